@@ -1,0 +1,199 @@
+/* kernels/: the operators of a forward pass on rows of float, and the CPU's implementation of them.
+ * They know buffers, shapes and formats; never files or architectures.
+ *
+ * Every operator is called by all threads of a team with the same arguments, takes its share of the
+ * work and ends in a barrier: when it returns, its result is visible to every thread. Results follow
+ * the numerics contract (docs/numerics.md): the same bits for every thread count, split of a batch and
+ * CPU level. */
+#ifndef QUOLL_KERNELS_H
+#define QUOLL_KERNELS_H
+
+#include "quant/quant.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* ---- CPU levels ------------------------------------------------------------------------------ */
+
+enum isa {
+    ISA_SCALAR,
+    ISA_AVX2,    /* with FMA and F16C */
+    ISA_AVXVNNI, /* AVX2 and the 256-bit dot products of AVX-VNNI */
+    ISA_AVX512,  /* F, BW, DQ, VL */
+    ISA_VNNI,    /* AVX512 and AVX512-VNNI */
+    ISA_AMX,     /* VNNI and AMX-INT8 */
+    ISA_COUNT
+};
+
+bool isa_supported(enum isa isa); /* by this CPU and operating system (CPUID and XCR0) */
+bool isa_built(enum isa isa);     /* kernels for it exist in this build */
+enum isa isa_best(void);          /* the highest level that is both */
+const char *isa_name(enum isa isa);
+int isa_by_name(const char *name); /* −1: none; "auto" is isa_best() */
+
+/* ---- Threads --------------------------------------------------------------------------------- */
+
+struct team;
+
+/* One thread's handle inside a parallel region. */
+struct worker {
+    struct team *team;
+    int id;        /* 0 … n_threads − 1 */
+    int n_threads;
+    int phase;     /* the barrier's, private to it */
+};
+
+struct team *team_new(int n_threads); /* NULL: out of memory */
+void team_free(struct team *t);
+int team_n_threads(const struct team *t);
+/* One OpenMP parallel region: fn runs once on every thread (MXCSR set to 0x1f80), then all join. */
+void team_run(struct team *t, void (*fn)(struct worker *w, void *arg), void *arg);
+/* As team_run, on the first n threads of the team only. */
+void team_run_n(struct team *t, int n, void (*fn)(struct worker *w, void *arg), void *arg);
+/* All threads wait for each other: a brief spin, then yields. Resets the counter of team_next. */
+void team_barrier(struct worker *w);
+/* Takes the next `grain` of n items from a counter that all threads share; false when none is left. */
+bool team_next(struct worker *w, int64_t n, int64_t grain, int64_t *begin, int64_t *end);
+
+/* ---- Packed weights -------------------------------------------------------------------------- */
+
+enum { TILE_ROWS = 16 };
+
+/* A matrix (rows, cols) of a type, rewritten in tiles of 16 rows (kernels/pack.h draws the layouts).
+ * Its bytes are those of the rows in the file, rows rounded up to 16. */
+struct packed {
+    enum qtype type;
+    int64_t rows, cols; /* cols: the inputs' width, a multiple of the type's block length */
+    int64_t tile_bytes;
+    int64_t n_tiles;
+    void *data;
+};
+
+/* ---- KV cache layout ------------------------------------------------------------------------- */
+
+enum { KV_PAGE = 64 }; /* positions per page: the attention's block */
+
+/* A page holds 64 consecutive positions of one sequence in one layer: for every KV head, the keys as
+ * four packed tiles (rows are positions) and the values as 64 rows in the file layout of their type. */
+struct kv_layout {
+    enum qtype type_k, type_v; /* F32, F16, Q8_0, Q4_0 */
+    int n_kv_heads, head_dim;
+    int64_t k_head_bytes, v_head_bytes; /* one head's part of a page */
+    int64_t k_page_bytes, v_page_bytes;
+};
+
+bool kv_type_supported(enum qtype t);
+/* head_dim a multiple of the types' block length; −1 when it is not or a type cannot be cached. */
+int kv_layout_init(struct kv_layout *l, enum qtype type_k, enum qtype type_v, int n_kv_heads,
+                   int head_dim);
+
+/* Where one token's keys and values go, and what its query sees. */
+struct kv_slot {
+    const int32_t *pages; /* the sequence's page table: page number of positions 64 i … 64 i + 63 */
+    int64_t pos;          /* the token's own position */
+    int64_t begin, end;   /* its query sees positions begin ≤ p < end */
+};
+
+/* ---- Operators ------------------------------------------------------------------------------- */
+
+enum compute { COMPUTE_FAST, COMPUTE_F32 };
+enum rope_pairing { ROPE_NONE, ROPE_ADJACENT, ROPE_HALF }; /* (2i, 2i+1); (i, i + rotary_dim/2) */
+enum act { ACT_SILU };
+
+struct linear_part {
+    const struct packed *w;
+    const float *bias; /* (rows), NULL: none */
+    float *out;        /* row t at out + t * w->rows */
+    bool add;          /* out += W x (+ bias), the residual connection; else out = W x (+ bias) */
+};
+
+struct linear_args {
+    const float *x; /* (n_tokens, cols), rows dense */
+    int n_tokens;
+    int n_parts;    /* 1 … 3 weights of the same cols share the input (QKV; gate and up) */
+    struct linear_part part[3];
+    enum compute compute;
+    void *scratch;  /* ops->scratch_bytes(n_tokens, cols) bytes */
+};
+
+struct norm_args { /* RMSNorm (Zhang & Sennrich 2019): dst = src / sqrt(mean(src²) + eps) · weight */
+    float *dst;
+    const float *src;
+    const float *weight; /* (dim) */
+    int n_rows, dim;
+    float eps;
+};
+
+struct rope_table_args { /* dst[t][i] = (cos, sin)(pos[t] · inv_freq[i]) · scale, in double, rounded once */
+    float *dst;             /* (n_tokens, n_freqs, 2) */
+    const struct kv_slot *slot; /* (n_tokens): .pos */
+    const double *inv_freq; /* (n_freqs) */
+    int n_tokens, n_freqs;
+    double scale;           /* YaRN's attention factor; 1 */
+};
+
+struct rope_store_args { /* rotates q and k in place; stores k and v into the cache */
+    float *q;               /* (n_tokens, n_heads · head_dim) */
+    float *k;               /* (n_tokens, n_kv_heads · head_dim) */
+    const float *v;
+    int n_tokens, n_heads;
+    int rotary_dim;         /* the first rotary_dim of each head are rotated */
+    enum rope_pairing pairing;
+    const float *table;     /* of rope_table, n_freqs = rotary_dim / 2 */
+    const struct kv_slot *slot;
+    const struct kv_layout *kv;
+    void *k_pages, *v_pages; /* the layer's */
+};
+
+struct attention_args {
+    float *out;             /* (n_tokens, n_heads · head_dim) */
+    const float *q;         /* as out, rotated */
+    int n_tokens, n_heads;  /* n_heads a multiple of kv->n_kv_heads: head h reads KV head h / group */
+    float scale;            /* of the scores, 1/sqrt(head_dim) as a rule */
+    const struct kv_slot *slot;
+    const struct kv_layout *kv;
+    const void *k_pages, *v_pages;
+    void *scratch;          /* ops->attention_scratch_bytes(…) */
+    size_t scratch_bytes;
+};
+
+/* A backend. The CPU fills the table (ops_cpu), CUDA will fill it a second time. Buffers are the
+ * backend's own memory: the host reads and writes them through upload and download only. */
+struct ops {
+    const char *name;
+    enum isa isa;
+
+    void *(*alloc)(size_t bytes); /* 64-byte aligned, zero; NULL: out of memory */
+    void (*release)(void *p, size_t bytes);
+    void (*upload)(void *dst, const void *src, size_t bytes);
+    void (*download)(void *dst, const void *src, size_t bytes);
+
+    /* Fills p and allocates p->data; −1: out of memory or a type that is no matrix type. */
+    int (*packed_alloc)(struct packed *p, enum qtype type, int64_t rows, int64_t cols);
+    void (*packed_release)(struct packed *p);
+    /* Packs n_rows rows (src: in the file's layout, dense) as rows row0 …; row0 a multiple of 16, and
+     * n_rows too unless these are the last ones. Tiles are independent: callers may run it in parallel. */
+    void (*pack)(struct packed *p, int64_t row0, int64_t n_rows, const void *src);
+
+    size_t (*scratch_bytes)(int n_tokens, int64_t cols);
+    size_t (*attention_scratch_bytes)(int n_tokens, int n_heads, int head_dim, int64_t max_len,
+                                      int n_threads);
+
+    /* dst (n, cols): row id[i] of the table, dequantised. */
+    void (*embed)(struct worker *w, float *dst, const struct packed *table, const int32_t *id, int n);
+    /* dst (n, dim): row index[i] of src. */
+    void (*gather)(struct worker *w, float *dst, const float *src, const int32_t *index, int n, int dim);
+    void (*norm)(struct worker *w, const struct norm_args *a);
+    void (*linear)(struct worker *w, const struct linear_args *a);
+    void (*rope_table)(struct worker *w, const struct rope_table_args *a);
+    void (*rope_store)(struct worker *w, const struct rope_store_args *a);
+    void (*attention)(struct worker *w, const struct attention_args *a);
+    /* dst = act(gate) · up, element by element, n = tokens · ffn_dim */
+    void (*gate)(struct worker *w, float *dst, const float *gate, const float *up, int64_t n, enum act act);
+};
+
+/* The CPU's operators at a level that is supported and built. */
+const struct ops *ops_cpu(enum isa isa);
+
+#endif

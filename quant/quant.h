@@ -1,0 +1,115 @@
+/* quant/: tensor types, their block formats and the 8-bit activation format.
+ *
+ * One table, qtypes[], says everything the other rooms need to know about a type. The block
+ * layouts are those of the GGUF specification (ggml's block formats), little-endian, bit for bit. */
+#ifndef QUOLL_QUANT_H
+#define QUOLL_QUANT_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+enum qtype {
+    QTYPE_F32,
+    QTYPE_F16,
+    QTYPE_BF16,
+    QTYPE_Q4_0,
+    QTYPE_Q4_1,
+    QTYPE_Q5_0,
+    QTYPE_Q5_1,
+    QTYPE_Q8_0,
+    QTYPE_Q2_K,
+    QTYPE_Q3_K,
+    QTYPE_Q4_K,
+    QTYPE_Q5_K,
+    QTYPE_Q6_K,
+    QTYPE_IQ4_NL,
+    QTYPE_IQ4_XS,
+    QTYPE_N_MATRIX, /* the types above can be weights of a matrix product; those below only hold data */
+    QTYPE_I8 = QTYPE_N_MATRIX,
+    QTYPE_I16,
+    QTYPE_I32,
+    QTYPE_I64,
+    QTYPE_F64,
+    QTYPE_COUNT
+};
+
+enum {
+    ACT_LEN = 32,   /* activations per block of struct act_block */
+    QK_K = 256,     /* elements of a k-quant super-block, and of a chunk of a sum over K */
+    CHUNK_LEN = 256 /* numerics contract, rule 2 */
+};
+
+/* Block formats: GGUF's, byte for byte. d, m, dmin are IEEE half floats. */
+struct block_q4_0 { uint16_t d; uint8_t qs[16]; };                /* x = d (q - 8); low nibbles are elements 0–15 */
+struct block_q4_1 { uint16_t d, m; uint8_t qs[16]; };             /* x = d q + m */
+struct block_q5_0 { uint16_t d; uint8_t qh[4], qs[16]; };         /* x = d (q - 16); bit j of qh is bit 4 of element j */
+struct block_q5_1 { uint16_t d, m; uint8_t qh[4], qs[16]; };      /* x = d q + m */
+struct block_q8_0 { uint16_t d; int8_t qs[32]; };                 /* x = d q */
+struct block_q2_k { uint8_t scales[16], qs[64]; uint16_t d, dmin; };
+struct block_q3_k { uint8_t hmask[32], qs[64], scales[12]; uint16_t d; };
+struct block_q4_k { uint16_t d, dmin; uint8_t scales[12], qs[128]; };
+struct block_q5_k { uint16_t d, dmin; uint8_t scales[12], qh[32], qs[128]; };
+struct block_q6_k { uint8_t ql[128], qh[64]; int8_t scales[16]; uint16_t d; };
+struct block_iq4_nl { uint16_t d; uint8_t qs[16]; };              /* x = d iq4_values[q] */
+struct block_iq4_xs { uint16_t d, scales_h; uint8_t scales_l[4], qs[128]; };
+
+extern const int8_t iq4_values[16]; /* the non-linear 4-bit code book, −127 … 113 */
+
+/* Activations of quantised products (numerics contract, rule 3): x ≈ d q. */
+struct act_block {
+    float d;          /* amax / 127; NaN when an input is not finite; 0 when amax < 2⁻¹⁰⁰ */
+    float ds;         /* d · (float)(sum[0] + sum[1]) */
+    int16_t sum[2];   /* Σ q[0…15], Σ q[16…31] */
+    int16_t unused[2];
+    int8_t q[ACT_LEN];
+};
+
+struct qtype_info {
+    const char *name; /* as users type it: "q4_k" */
+    int gguf_id;      /* GGUF's tensor type number, −1: none */
+    int block_len;    /* elements per block */
+    int block_bytes;  /* bytes per block */
+    /* n elements, a multiple of block_len; src and dst need no alignment. */
+    void (*to_f32)(float *dst, const void *src, int64_t n);
+    void (*from_f32)(void *dst, const float *src, int64_t n);
+    /* Dot product of one row of n weights as the file has them, in the numerics contract's order:
+     * x is float[n] when x_is_f32, else struct act_block[n / ACT_LEN]. */
+    float (*dot)(const void *row, const void *x, int64_t n);
+    bool x_is_f32; /* F32, F16, BF16: activations stay float */
+};
+
+/* One row per type, indexed by enum qtype. Types past QTYPE_N_MATRIX have NULL functions. */
+extern const struct qtype_info qtypes[QTYPE_COUNT];
+
+/* The type with this name (case-insensitive, "Q4_K" or "q4_k") or GGUF number; −1: none. */
+int qtype_by_name(const char *name);
+int qtype_by_gguf_id(uint32_t id);
+
+/* Bytes of n elements, a multiple of block_len. */
+static inline int64_t qtype_bytes(enum qtype t, int64_t n)
+{
+    return n / qtypes[t].block_len * qtypes[t].block_bytes;
+}
+
+/* IEEE half and bfloat16. From float: round to nearest even, NaN stays NaN (quiet). */
+float f16_to_f32(uint16_t h);
+uint16_t f32_to_f16(float f);
+float bf16_to_f32(uint16_t h);
+uint16_t f32_to_bf16(float f);
+
+/* x[n] -> dst[n / ACT_LEN]; n a multiple of ACT_LEN. The scalar reference of rule 3. */
+void act_quantise(struct act_block *dst, const float *x, int64_t n);
+
+/* The 6-bit (scale, min) pair of sub-block j = 0…7 of Q4_K's and Q5_K's 12 scale bytes. */
+static inline void q4_k_scale_min(const uint8_t s[12], int j, uint8_t *scale, uint8_t *min)
+{
+    if (j < 4) {
+        *scale = s[j] & 63;
+        *min = s[j + 4] & 63;
+    } else {
+        *scale = (uint8_t)((s[j + 4] & 15) | (s[j - 4] >> 6 << 4));
+        *min = (uint8_t)((s[j + 4] >> 4) | (s[j] >> 6 << 4));
+    }
+}
+
+#endif

@@ -1,0 +1,98 @@
+/* weights/: containers of weight files. They parse untrusted bytes, check everything before use,
+ * map files read-only and lend views; they compute nothing.
+ *
+ * Readers: GGUF v2 and v3, also split ("NAME-00001-of-00005.gguf", opened by the first file); one
+ * .safetensors file. Each reader is one file that fills the same struct weights. */
+#ifndef QUOLL_WEIGHTS_H
+#define QUOLL_WEIGHTS_H
+
+#include "quant/quant.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum { WEIGHTS_MAX_DIMS = 4 };
+
+/* A string of the file: not NUL-terminated, may hold any byte. Lent by struct weights. */
+struct wstr {
+    const char *s;
+    size_t len;
+};
+
+struct tensor {
+    const char *name; /* NUL-terminated (names holding a NUL are refused), owned by struct weights */
+    enum qtype type;
+    int n_dims;                      /* 1 … WEIGHTS_MAX_DIMS */
+    int64_t dims[WEIGHTS_MAX_DIMS];  /* dims[0] runs fastest (the row's length), unused ones are 1 */
+    const void *data;                /* in the mapping; no alignment is promised */
+    uint64_t bytes;
+    uint64_t offset; /* of data in its file */
+    int file;        /* which file of a split one, for weights_file_name */
+};
+
+/* The types of metadata values, with GGUF's numbers. */
+enum meta_type {
+    META_U8, META_I8, META_U16, META_I16, META_U32, META_I32, META_F32, META_BOOL,
+    META_STRING, META_ARRAY, META_U64, META_I64, META_F64,
+};
+
+struct meta {
+    const char *key;
+    enum meta_type type;      /* META_ARRAY: an array of elem */
+    enum meta_type elem;      /* type of the elements; same as type when no array */
+    uint64_t n;               /* elements; 1 when no array */
+    const void *data;         /* raw little-endian numbers; unused for strings */
+    const struct wstr *str;   /* strings: n of them */
+};
+
+struct weights_options {
+    bool no_mmap; /* read the files into memory instead */
+    bool mlock;   /* keep the pages in memory */
+};
+
+struct weights;
+
+/* Opens a model file (kind told by its first bytes). opt NULL: all off. *out is NULL on error. */
+int weights_open(struct weights **out, const char *path, const struct weights_options *opt,
+                 char *err, size_t errlen);
+void weights_close(struct weights *w); /* NULL is fine */
+
+const char *weights_path(const struct weights *w);
+const char *weights_format(const struct weights *w); /* "GGUF v3", "safetensors" */
+int weights_n_files(const struct weights *w);
+const char *weights_file_name(const struct weights *w, int file);
+uint64_t weights_file_bytes(const struct weights *w); /* sum over the files */
+
+size_t weights_n_tensors(const struct weights *w);
+const struct tensor *weights_tensor(const struct weights *w, size_t i);
+const struct tensor *weights_find(const struct weights *w, const char *name); /* NULL: none; O(1) */
+
+size_t weights_n_meta(const struct weights *w);
+const struct meta *weights_meta(const struct weights *w, size_t i);
+const struct meta *weights_meta_find(const struct weights *w, const char *key);
+
+/* Element i of a value as …; false when the type does not fit (integers: any integer type or BOOL
+ * whose value fits; floats: F32, F64 or any integer) or i is out of range. */
+bool meta_int(const struct meta *m, uint64_t i, int64_t *out);
+bool meta_float(const struct meta *m, uint64_t i, double *out);
+bool meta_str(const struct meta *m, uint64_t i, struct wstr *out);
+const char *meta_type_name(enum meta_type t);
+
+/* Advice about tensor bytes [from, from + n): will be read soon; is not needed any more (its pages
+ * may leave memory; a later read brings them back). Whole pages inside the range only. */
+void weights_prefetch(const struct weights *w, const struct tensor *t, uint64_t from, uint64_t n);
+void weights_drop(const struct weights *w, const struct tensor *t, uint64_t from, uint64_t n);
+
+/* Writes a .safetensors file, to a temporary name first, then renamed. */
+struct save_tensor {
+    const char *name;
+    enum qtype type; /* F32, F16, BF16, I8 … I64, F64 */
+    int n_dims;
+    int64_t dims[WEIGHTS_MAX_DIMS]; /* in the file's order: slowest first, as in Python's shape */
+    const void *data;
+};
+int weights_save_safetensors(const char *path, const struct save_tensor *t, size_t n, char *err,
+                             size_t errlen);
+
+#endif
