@@ -8,6 +8,10 @@
 #include "tokenizer/tokenizer.h"
 #include "weights/weights.h"
 
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
 #define QUOLL_VERSION "0.1.0"
 
 enum { EXIT_OK = 0, EXIT_FAILED = 1, EXIT_USAGE = 2, EXIT_INTERRUPTED = 130 };
@@ -27,15 +31,48 @@ int cmd_tokenize(int argc, char **argv);
 int cmd_template(int argc, char **argv);
 int cmd_logits(int argc, char **argv);
 
+/* ---- tools/report.c: messages, signals, whole files ------------------------------------------ */
+
 /* Prints "quoll: message" on stderr; returns the exit code 1 (tool_error) or 2 (usage_error). */
 int tool_error(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 int usage_error(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 
-/* tools/vocab.c: a tokenizer from a model file's metadata (tokenizer.ggml.*). −1 with a message when the
- * file holds none or a broken one. */
-int vocab_open(struct tokenizer **out, const struct weights *w, char *err, size_t errlen);
+/* Notes: progress, timings, warnings. They go to stderr, or to the file of --log-file, when the level
+ * is at most that of the options (-q: −1, none: 0, -v: 1). */
+enum { NOTE_ALWAYS = -1, NOTE_USUAL = 0, NOTE_VERBOSE = 1 };
+void tool_note(int level, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+/* Sets the level, and the file ("" or NULL: stderr). −1: the file cannot be opened. */
+int tool_log_open(int level, const char *log_file, char *err, size_t errlen);
+
+/* Writes to stdout and flushes; −1 when the reader is gone or the disk full (tool_finish says so). */
+int tool_write(const char *text, size_t len);
+/* The last thing a program does: flushes stdout. The exit code, EXIT_FAILED where writing failed. */
+int tool_finish(int code);
+
+/* From the first call on Ctrl-C only counts up (SIGTERM too); tool_interrupts() is how often. */
+void tool_catch_interrupts(void);
+int tool_interrupts(void);
+void tool_clear_interrupts(void);
 
 /* The whole of a file ("-": stdin); *text is malloc'ed, NUL-terminated past *len. */
 int read_file(const char *path, char **text, size_t *len, char *err, size_t errlen);
+
+/* ---- tools/machine.c ------------------------------------------------------------------------- */
+
+/* Physical cores this process may use: its affinity mask, siblings of one core counted once, capped by
+ * the cgroup's CPU quota. At least 1. */
+int machine_threads(void);
+/* The processor's name, "unknown CPU" where the system does not tell. Lent. */
+const char *machine_cpu_name(void);
+/* Highest resident memory of this process so far, in bytes; 0: unknown. */
+uint64_t machine_peak_memory(void);
+/* Seconds of a clock that only goes forward. */
+double machine_seconds(void);
+
+/* ---- tools/vocab.c ---------------------------------------------------------------------------- */
+
+/* A tokenizer from a model file's metadata (tokenizer.ggml.*). −1 with a message when the file holds
+ * none or a broken one. */
+int vocab_open(struct tokenizer **out, const struct weights *w, char *err, size_t errlen);
 
 #endif
