@@ -5,24 +5,44 @@
 CC      ?= cc
 CONFIG  ?= release
 B       := build/$(CONFIG)
+PREFIX  ?= /usr/local
 ROOMS   := quant weights kernels model tokenizer tools
+MODEL   := weights/SmolLM2-135M-Instruct.Q4_1.gguf
+
+# ---- Flags ---------------------------------------------------------------------------------------
 
 WARN    := -Wall -Wextra -Wshadow -Wconversion -Wstrict-prototypes -Wmissing-prototypes -Wvla
 WERROR  ?=
-# No contraction: a*b+c is two roundings unless fmaf is written (docs/numerics.md, rule 5).
-# No math errno: sqrtf, rint and fmaf become instructions; it changes no result.
 CFLAGS  ?= -O2 -g
-CONFIG_FLAGS_release :=
+# The tests of one configuration run with these variables set.
+TEST_ENV := QUOLL_BIN=$(B)/quoll
+
+# Address and undefined-behaviour sanitizers. A leak or an undefined shift ends the test, not only a
+# crash; frame pointers for whole stack traces.
 CONFIG_FLAGS_asan := -O1 -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
+TEST_ENV_asan := ASAN_OPTIONS=detect_leaks=1:detect_stack_use_after_return=1 \
+                 UBSAN_OPTIONS=print_stacktrace=1 CK_TIMEOUT_MULTIPLIER=10
+# Races. Built by clang: gcc's OpenMP runtime is not instrumented and every barrier of it looks like a
+# race. Archer tells the sanitizer what the OpenMP runtime synchronises; modules that are not
+# instrumented (that runtime itself) are then left alone.
 CONFIG_FLAGS_tsan := -O1 -fsanitize=thread
-# AVX-512 in plain C (SIMDe), so that a machine without it can check the logic of those kernels.
+TEST_ENV_tsan = OMP_TOOL_LIBRARIES=$(abspath $(shell $(CC) -print-resource-dir)/../../libarcher.so) \
+                TSAN_OPTIONS=ignore_noninstrumented_modules=1:halt_on_error=1 CK_TIMEOUT_MULTIPLIER=10
+# The AVX-512 kernels in plain C (SIMDe), so that a machine without AVX-512 checks their logic.
 CONFIG_FLAGS_emu := -DQUOLL_EMULATE_AVX512
+TEST_ENV_emu := CK_TIMEOUT_MULTIPLIER=10
+CONFIG_FLAGS := $(CONFIG_FLAGS_$(CONFIG))
+
+# -ffp-contract=off: a*b+c is two roundings unless fmaf is written (docs/numerics.md, rule 5).
+# -fno-math-errno: sqrtf, rint and fmaf become instructions; it changes no result.
+# -fopenmp: threads. -MMD -MP: each object lists the headers it was made from, in a .d beside it.
 ALL_CFLAGS := -std=c17 -D_GNU_SOURCE -I. $(CFLAGS) $(WARN) $(WERROR) -ffp-contract=off -fno-math-errno \
-              -fopenmp -MMD -MP $(CONFIG_FLAGS_$(CONFIG)) $(EXTRA_CFLAGS)
+              -fopenmp -MMD -MP $(CONFIG_FLAGS)
+LINK    := $(CC) $(CFLAGS) -fopenmp $(CONFIG_FLAGS) $(LDFLAGS)
+
 PKGS    := jansson libpcre2-8 libutf8proc libedit
 PKG_CFLAGS := $(shell pkg-config --cflags $(PKGS) 2>/dev/null)
-PKG_LIBS   := $(shell pkg-config --libs $(PKGS) 2>/dev/null)
-LDLIBS  := $(PKG_LIBS) -lm
+LDLIBS  := $(shell pkg-config --libs $(PKGS) 2>/dev/null) -lm
 TEST_LIBS := $(shell pkg-config --libs check 2>/dev/null)
 
 # Only these files get a CPU level's instructions; the level is picked at run time.
@@ -38,21 +58,96 @@ else
 %_vnni.o:    ISA_FLAGS := $(AVX512) -mavx512vnni
 endif
 
+# ---- What people type ----------------------------------------------------------------------------
+#
+# These targets first let tools/setup.sh install what is missing, then start make afresh, so that
+# pkg-config is asked again.
+
+again = @+$(MAKE) --no-print-directory
+run_tests = @$(TEST_ENV) $(TEST_ENV_$(CONFIG)) $(B)/run-tests
+
+all: quoll ## build ./quoll (installs nothing)
+
+chat: ## fetch the default model, build, talk to it
+	@tools/setup.sh build model
+	$(again) quoll model
+	@./quoll chat -m $(MODEL)
+
+test: ## build and run every test
+	@tools/setup.sh build test
+	$(again) suite
+
+bench: ## prompt and generation speed of the default model
+	@tools/setup.sh build model
+	$(again) quoll model
+	@./quoll bench -m $(MODEL)
+
+asan: ## every test under the address and undefined-behaviour sanitizers
+	@tools/setup.sh build test
+	$(again) CONFIG=asan suite
+
+tsan: ## every test under the thread sanitizer (clang)
+	@tools/setup.sh build test clang
+	$(again) CONFIG=tsan CC=clang suite
+
+emu: ## the AVX-512 kernels emulated: checks their logic, proves nothing about a real AVX-512 CPU
+	@tools/setup.sh build test emu
+	$(again) CONFIG=emu test-kernels
+
+model: ## fetch the default model into weights/ (checked, and fetched again if damaged)
+	@tools/setup.sh model
+	@tools/fetch_model.sh
+
+$(MODEL): model
+
+SOURCES = $(wildcard $(addsuffix /*.[ch],$(ROOMS) $(addprefix tests/,$(ROOMS))) tests/*.[ch])
+
+format: ## lay out the code with clang-format
+	@tools/setup.sh lint
+	clang-format -i $(SOURCES)
+
+# The room's own flags are what clang-tidy parses with; the checks are in .clang-tidy.
+lint: ## check the layout, clang-tidy, cppcheck
+	@tools/setup.sh build test lint clang
+	$(again) lint-format lint-tidy lint-cppcheck
+
+install: quoll ## copy quoll to DESTDIR/PREFIX/bin (PREFIX=/usr/local)
+	install -D -m 755 $(B)/quoll $(DESTDIR)$(PREFIX)/bin/quoll
+
+clean: ## remove everything that was built (weights/ stays)
+	rm -rf build quoll
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+	@echo "Variables: CC, CFLAGS, LDFLAGS, WERROR=-Werror, CONFIG=release|asan|tsan|emu, PREFIX, DESTDIR."
+
+.DEFAULT_GOAL := all
+.PHONY: all chat test bench asan tsan emu model $(MODEL) format lint install clean help
+
+# ---- How it is built -----------------------------------------------------------------------------
+
 objs = $(patsubst %.c,$(B)/%.o,$(wildcard $(1)/*.c))
 LIB_OBJS := $(foreach r,$(filter-out tools,$(ROOMS)),$(call objs,$(r)))
 TOOL_OBJS := $(call objs,tools)
 TEST_OBJS := $(B)/tests/main.o $(foreach r,$(ROOMS),$(call objs,tests/$(r)))
 
-all: quoll
-
+# ./quoll is the release build; other configurations stay in their folder.
+ifeq ($(CONFIG),release)
 quoll: $(B)/quoll
-	cp -f $< $@
+	@cp -f $< $@
+else
+quoll: $(B)/quoll
+.PHONY: quoll
+endif
 
 $(B)/quoll: $(LIB_OBJS) $(TOOL_OBJS)
-	$(CC) $(ALL_CFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+	$(LINK) -o $@ $^ $(LDLIBS)
 
 $(B)/run-tests: $(TEST_OBJS) $(LIB_OBJS) $(filter-out $(B)/tools/main.o,$(TOOL_OBJS))
-	$(CC) $(ALL_CFLAGS) $(LDFLAGS) -o $@ $^ $(TEST_LIBS) $(LDLIBS)
+	$(LINK) -o $@ $^ $(TEST_LIBS) $(LDLIBS)
+
+suite: $(B)/quoll $(B)/run-tests
+	$(run_tests)
 
 # One room's tests with only the rooms below it: make test-quant
 NEEDS_quant := quant
@@ -62,23 +157,46 @@ NEEDS_model := quant weights kernels model
 NEEDS_tokenizer := quant weights tokenizer
 define room_tests
 $(B)/run-tests-$(1): $(B)/tests/main.o $(call objs,tests/$(1)) $(foreach r,$(NEEDS_$(1)),$(call objs,$(r))) \
-    $(if $(filter tokenizer,$(1)),$(wildcard $(B)/tools/vocab.o) $(patsubst %.c,$(B)/%.o,$(wildcard tools/vocab.c)))
-	$$(CC) $$(ALL_CFLAGS) $$(LDFLAGS) -o $$@ $$(sort $$^) $$(TEST_LIBS) $$(LDLIBS)
+    $(if $(filter tokenizer,$(1)),$(patsubst %.c,$(B)/%.o,$(wildcard tools/vocab.c)))
+	$$(LINK) -o $$@ $$(sort $$^) $$(TEST_LIBS) $$(LDLIBS)
 test-$(1): $(B)/run-tests-$(1)
-	$$<
+	$$(run_tests)-$(1)
 .PHONY: test-$(1)
 endef
 $(foreach r,$(filter-out tools,$(ROOMS)),$(eval $(call room_tests,$(r))))
 
-test: quoll $(B)/run-tests
-	$(B)/run-tests
+# $(B)/flags changes when the compiler or its flags do, and every object with it.
+$(B)/flags: FORCE
+	@mkdir -p $(@D)
+	@echo '$(CC) $(ALL_CFLAGS) $(AVX512)' | cmp -s - $@ || echo '$(CC) $(ALL_CFLAGS) $(AVX512)' >$@
 
-$(B)/%.o: %.c
+$(B)/%.o: %.c $(B)/flags
 	@mkdir -p $(@D)
 	$(CC) $(ALL_CFLAGS) $(ISA_FLAGS) $(PKG_CFLAGS) -c -o $@ $<
 
-clean:
-	rm -rf build quoll
+# `make` installs nothing: without the libraries it ends with the line that does.
+ifeq ($(shell pkg-config --exists $(PKGS) && echo yes),)
+$(B)/flags: packages
+packages:
+	@tools/setup.sh -n build
+.PHONY: packages
+endif
 
-.PHONY: all test clean
+lint-format:
+	clang-format --dry-run -Werror $(SOURCES)
+TIDY := $(patsubst %,tidy/%,$(filter %.c,$(SOURCES)))
+lint-tidy: $(TIDY)
+tidy/%_avx2.c:    ISA_FLAGS := $(AVX2)
+tidy/%_avxvnni.c: ISA_FLAGS := $(AVX2) -mavxvnni
+tidy/%_avx512.c:  ISA_FLAGS := $(AVX512)
+tidy/%_vnni.c:    ISA_FLAGS := $(AVX512) -mavx512vnni
+tidy/%: FORCE
+	clang-tidy --quiet --warnings-as-errors='*' $* -- -std=c17 -D_GNU_SOURCE -I. -fopenmp $(WARN) \
+	    $(ISA_FLAGS) $(PKG_CFLAGS)
+lint-cppcheck:
+	cppcheck --quiet --std=c11 --language=c --enable=warning,performance,portability --inline-suppr \
+	    --error-exitcode=1 -I. -D_GNU_SOURCE --suppress=missingIncludeSystem $(filter %.c,$(SOURCES))
+
+FORCE:
+.PHONY: FORCE suite lint-format lint-tidy lint-cppcheck
 -include $(shell find $(B) -name '*.d' 2>/dev/null)
