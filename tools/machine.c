@@ -41,16 +41,15 @@ static int cores_by_affinity(void)
     cpu_set_t seen; /* first siblings of the cores counted so far */
     CPU_ZERO(&seen);
     int n = 0;
-    for (int cpu = 0; cpu < CPU_SETSIZE; cpu++) {
+    for (size_t cpu = 0; cpu < CPU_SETSIZE; cpu++) {
         if (!CPU_ISSET(cpu, &mask))
             continue;
         char path[96], list[256];
-        snprintf(path, sizeof path, "/sys/devices/system/cpu/cpu%d/topology/thread_siblings_list", cpu);
-        long core = read_line(path, list, sizeof list) ? first_cpu(list) : cpu;
-        if (core < 0 || core >= CPU_SETSIZE)
-            core = cpu;
-        if (!CPU_ISSET((int)core, &seen)) {
-            CPU_SET((int)core, &seen);
+        snprintf(path, sizeof path, "/sys/devices/system/cpu/cpu%zu/topology/thread_siblings_list", cpu);
+        long first = read_line(path, list, sizeof list) ? first_cpu(list) : -1;
+        size_t core = first < 0 || first >= CPU_SETSIZE ? cpu : (size_t)first;
+        if (!CPU_ISSET(core, &seen)) {
+            CPU_SET(core, &seen);
             n++;
         }
     }

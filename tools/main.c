@@ -32,7 +32,8 @@ static int print_usage(void)
     printf("usage: quoll COMMAND [options]\n\n");
     for (size_t i = 0; i < N_COMMANDS; i++)
         printf("  %-10s %s\n", commands[i].name, commands[i].summary);
-    printf("\nquoll COMMAND --help lists a command's options; quoll --version says what this build can do.\n");
+    printf(
+        "\nquoll COMMAND --help lists a command's options; quoll --version says what this build can do.\n");
     return EXIT_OK;
 }
 

@@ -30,7 +30,7 @@ struct option_row {
 };
 
 /* Rows, their kind taken from the type of the place they fill. */
-#define OPTION_KIND(to)                                                                                 \
+#define OPTION_KIND(to) \
     _Generic((to),                                                                                      \
         bool *: OPTION_FLAG,                                                                            \
         int *: OPTION_INT,                                                                              \
@@ -38,14 +38,26 @@ struct option_row {
         float *: OPTION_FLOAT,                                                                          \
         double *: OPTION_DOUBLE,                                                                        \
         const char **: OPTION_STRING)
-#define OPTION_NUMBER_ROW(name, letter, to, min, max, arg, help)                                        \
-    {name, letter, OPTION_KIND(to), to, min, max, arg, help, NULL}
-#define OPTION_STRING_ROW(name, letter, to, arg, help)                                                  \
-    {name, letter, OPTION_KIND(to), to, 0, 0, arg, help, NULL}
-#define OPTION_FLAG_ROW(name, letter, to, help) {name, letter, OPTION_KIND(to), to, 0, 0, NULL, help, NULL}
-#define OPTION_CALL_ROW(name, letter, to, set, arg, help)                                               \
-    {name, letter, OPTION_CALL, to, 0, 0, arg, help, set}
-#define OPTION_LATER_ROW(name) {name, 0, OPTION_LATER, NULL, 0, 0, "X", NULL, NULL}
+#define OPTION_NUMBER_ROW(name, letter, to, min, max, arg, help)     \
+    {                                                                \
+        name, letter, OPTION_KIND(to), to, min, max, arg, help, NULL \
+    }
+#define OPTION_STRING_ROW(name, letter, to, arg, help)           \
+    {                                                            \
+        name, letter, OPTION_KIND(to), to, 0, 0, arg, help, NULL \
+    }
+#define OPTION_FLAG_ROW(name, letter, to, help)                   \
+    {                                                             \
+        name, letter, OPTION_KIND(to), to, 0, 0, NULL, help, NULL \
+    }
+#define OPTION_CALL_ROW(name, letter, to, set, arg, help)   \
+    {                                                       \
+        name, letter, OPTION_CALL, to, 0, 0, arg, help, set \
+    }
+#define OPTION_LATER_ROW(name)                             \
+    {                                                      \
+        name, 0, OPTION_LATER, NULL, 0, 0, "X", NULL, NULL \
+    }
 
 /* A growing list of strings (argv's own texts), for options that may repeat: set with option_append. */
 struct string_list {
@@ -56,13 +68,13 @@ int option_append(void *string_list, const char *option, const char *value);
 
 /* What the commands that run a model share. */
 struct run_options {
-    struct string_list models; /* -m; a command with one model uses the last */
+    struct string_list models;      /* -m; a command with one model uses the last */
     int n_threads, n_threads_batch; /* never 0 after parsing */
     int64_t n_ctx;                  /* −1: 4096 or the model's, the smaller; 0: the model's */
     int n_batch;
     enum isa isa; /* supported and built */
     enum compute compute;
-    bool no_repack;
+    bool no_repack, exact, gpu_layers_asked;
     int type_k, type_v; /* enum qtype; −1: f16, or f32 with --compute f32 */
     int rope_scaling;   /* enum rope_scaling; −1: the model's */
     double rope_scale, rope_freq_base;
@@ -70,7 +82,8 @@ struct run_options {
     int log_level;
     const char *log_file;
 
-    struct sampler_options sampler; /* its logit_bias is ours */
+    struct sampler_options sampler;
+    struct logit_bias *biases; /* sampler.logit_bias */
     bool seed_given;
     struct string_list dry_breakers;
     bool dry_breakers_given; /* else the default ones */

@@ -48,7 +48,7 @@ int tool_log_open(int level, const char *log_file, char *err, size_t errlen)
     note_level = level;
     if (!log_file || !log_file[0])
         return 0;
-    note_file = fopen(log_file, "a");
+    note_file = fopen(log_file, "w");
     if (!note_file)
         return err_set(err, errlen, "%s: %s", log_file, strerror(errno));
     setvbuf(note_file, NULL, _IOLBF, 0);
