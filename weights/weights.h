@@ -66,7 +66,7 @@ uint64_t weights_file_bytes(const struct weights *w); /* sum over the files */
 
 size_t weights_n_tensors(const struct weights *w);
 const struct tensor *weights_tensor(const struct weights *w, size_t i);
-const struct tensor *weights_find(const struct weights *w, const char *name); /* NULL: none; O(1) */
+const struct tensor *weights_find(const struct weights *w, const char *name); /* NULL: none; O(log n) */
 
 size_t weights_n_meta(const struct weights *w);
 const struct meta *weights_meta(const struct weights *w, size_t i);
@@ -79,8 +79,9 @@ bool meta_float(const struct meta *m, uint64_t i, double *out);
 bool meta_str(const struct meta *m, uint64_t i, struct wstr *out);
 const char *meta_type_name(enum meta_type t);
 
-/* Advice about tensor bytes [from, from + n): will be read soon; is not needed any more (its pages
- * may leave memory; a later read brings them back). Whole pages inside the range only. */
+/* Advice about tensor bytes [from, from + n), cut at the tensor's end. prefetch: they will be read soon
+ * (all pages the range touches); drop: not needed any more, their pages may leave memory and a later read
+ * brings them back (whole pages inside the range only). No effect under no_mmap or mlock. */
 void weights_prefetch(const struct weights *w, const struct tensor *t, uint64_t from, uint64_t n);
 void weights_drop(const struct weights *w, const struct tensor *t, uint64_t from, uint64_t n);
 

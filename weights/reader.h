@@ -1,0 +1,79 @@
+/* What the readers of weights/ share: struct weights itself and the steps that fill it. Private to this
+ * folder; a reader maps files, adds metadata and tensors, and leaves lookup, duplicates and overlaps to
+ * weights_open. */
+#ifndef QUOLL_READER_H
+#define QUOLL_READER_H
+
+#include "weights/weights.h"
+
+_Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__,
+               "the readers take numbers from the file as they are");
+
+/* Limits far above any real model, so that a hostile file costs neither much memory nor much time. */
+enum {
+    WEIGHTS_MAX_TENSORS = 1 << 20,
+    WEIGHTS_MAX_KEYS = 1 << 20,
+    WEIGHTS_MAX_STRINGS = 1 << 24, /* in the metadata of a model, together */
+    WEIGHTS_MAX_NAME = 65535,      /* bytes of a key or of a tensor's name */
+};
+
+struct mapped_file {
+    char *name;
+    const uint8_t *data;
+    uint64_t size;
+    bool mapped; /* by mmap; else read into memory */
+};
+
+struct chunk; /* of the arena that holds names and arrays of strings */
+
+struct weights {
+    char *path;
+    const char *format;
+    struct weights_options opt;
+    struct mapped_file *file;
+    struct tensor *tensor;
+    struct meta *meta;
+    int n_files;
+    size_t n_tensors, n_meta, n_strings;
+    size_t file_cap, tensor_cap, meta_cap;   /* elements allocated */
+    const void **tensor_index, **meta_index; /* pointers into the arrays, sorted by name */
+    struct chunk *chunks;
+};
+
+/* Maps (or reads) one more file, whole: w->file[w->n_files - 1]. Refuses what is no regular file. */
+int weights_add_file(struct weights *w, const char *path, char *err, size_t errlen);
+
+/* One more element at the end, zero; NULL: out of memory. Pointers to others of its kind may move. */
+struct tensor *weights_add_tensor(struct weights *w);
+struct meta *weights_add_meta(struct weights *w);
+
+/* Memory that lives as long as w, NULL: none left. */
+void *weights_alloc(struct weights *w, size_t n_bytes);
+char *weights_copy_string(struct weights *w, const char *s, size_t len);
+
+/* Why s cannot be the name of a tensor or a key ("is empty", …); NULL: it can. Control characters are
+ * refused so that no error message drives a terminal. */
+const char *weights_name_fault(const char *s, size_t len);
+
+/* Elements of a tensor and, from them, t->bytes; a message without file or tensor name on overflow or a
+ * row that is no multiple of the type's block. */
+int weights_tensor_size(struct tensor *t, char *err, size_t errlen);
+
+/* Fails when two of the metadata w->meta[first …] have the same key. */
+int weights_check_keys(const struct weights *w, const char *path, size_t first, char *err, size_t errlen);
+
+/* Bytes of one number of a metadata type; 0 for strings and arrays. */
+unsigned meta_type_bytes(enum meta_type t);
+
+/* The dtypes of safetensors that have a type here; ends with a NULL name. */
+struct safetensors_dtype {
+    const char *name;
+    enum qtype type;
+};
+extern const struct safetensors_dtype safetensors_dtypes[];
+
+/* The readers: w->file[0] is mapped, the rest of w is theirs to fill. */
+int gguf_read(struct weights *w, char *err, size_t errlen);
+int safetensors_read(struct weights *w, char *err, size_t errlen);
+
+#endif

@@ -1,0 +1,140 @@
+/* Writing a .safetensors file: under a temporary name beside the target, renamed when it is complete. */
+#include "quant/err.h"
+#include "weights/reader.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <jansson.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static const char *dtype_name(enum qtype type)
+{
+    for (const struct safetensors_dtype *d = safetensors_dtypes; d->name; d++)
+        if (d->type == type)
+            return d->name;
+    return NULL;
+}
+
+/* Adds one tensor's entry to the header; *at moves from its first byte to the byte behind it. */
+static int add_entry(json_t *header, const struct save_tensor *s, uint64_t *at, const char *path, char *err,
+                     size_t errlen)
+{
+    const char *dtype = dtype_name(s->type);
+    const char *fault = weights_name_fault(s->name, strlen(s->name));
+    struct tensor t = {.type = s->type, .n_dims = s->n_dims, .dims = {1, 1, 1, 1}};
+    char why[128];
+    if (fault)
+        return err_set(err, errlen, "%s: the name of a tensor %s", path, fault);
+    if (!dtype)
+        return err_set(err, errlen, "%s: tensor '%s': a safetensors file cannot hold type %s", path, s->name,
+                       qtypes[s->type].name);
+    json_t *shape = json_array();
+    for (int d = 0; d < s->n_dims; d++) {
+        t.dims[d] = s->dims[d];
+        (void)json_array_append_new(shape, json_integer(s->dims[d]));
+    }
+    if (weights_tensor_size(&t, why, sizeof why)) {
+        json_decref(shape);
+        return err_set(err, errlen, "%s: tensor '%s': %s", path, s->name, why);
+    }
+    json_t *entry = json_pack("{s:s, s:o, s:[I, I]}", "dtype", dtype, "shape", shape, "data_offsets",
+                              (json_int_t)*at, (json_int_t)(*at + t.bytes));
+    *at += t.bytes;
+    if (json_object_get(header, s->name)) {
+        json_decref(entry);
+        return err_set(err, errlen, "%s: tensor '%s' occurs twice", path, s->name);
+    }
+    if (json_object_set_new(header, s->name, entry))
+        return err_set(err, errlen, "%s: tensor '%s': out of memory, or its name is no UTF-8", path, s->name);
+    return 0;
+}
+
+static int write_all(int fd, const void *data, uint64_t n, const char *path, char *err, size_t errlen)
+{
+    for (const char *p = data; n > 0;) {
+        ssize_t done = write(fd, p, (size_t)n);
+        if (done < 0 && errno == EINTR)
+            continue;
+        if (done <= 0)
+            return err_set(err, errlen, "%s: cannot write it: %s", path, strerror(done < 0 ? errno : ENOSPC));
+        p += done;
+        n -= (uint64_t)done;
+    }
+    return 0;
+}
+
+/* Header (padded with spaces, so that the data starts at a multiple of 8), then the tensors. */
+static int write_file(int fd, const char *json, const struct save_tensor *t, size_t n, const char *path,
+                      char *err, size_t errlen)
+{
+    size_t len = strlen(json);
+    uint64_t padded = (len + 7) & ~(uint64_t)7;
+    if (write_all(fd, &padded, sizeof padded, path, err, errlen) ||
+        write_all(fd, json, len, path, err, errlen) ||
+        write_all(fd, "       ", padded - len, path, err, errlen))
+        return -1;
+    for (size_t i = 0; i < n; i++) {
+        int64_t elements = 1;
+        for (int d = 0; d < t[i].n_dims; d++)
+            elements *= t[i].dims[d];
+        if (write_all(fd, t[i].data, (uint64_t)qtype_bytes(t[i].type, elements), path, err, errlen))
+            return -1;
+    }
+    return 0;
+}
+
+/* Opens what is to be written: *temporary is the name to rename from, NULL when path is a device or a
+ * pipe, which a rename would replace. */
+static int open_output(const char *path, char **temporary)
+{
+    struct stat st;
+    *temporary = NULL;
+    if (stat(path, &st) == 0 && !S_ISREG(st.st_mode))
+        return open(path, O_WRONLY | O_CLOEXEC);
+    if (asprintf(temporary, "%s.%ld.tmp", path, (long)getpid()) < 0) {
+        *temporary = NULL;
+        return -1;
+    }
+    return open(*temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0666);
+}
+
+static int save(const char *path, const char *json, const struct save_tensor *t, size_t n, char *err,
+                size_t errlen)
+{
+    char *temporary;
+    int fd = open_output(path, &temporary);
+    if (fd < 0) {
+        err_set(err, errlen, "%s: cannot create it: %s", path, strerror(errno));
+        free(temporary);
+        return -1;
+    }
+    int rc = write_file(fd, json, t, n, path, err, errlen);
+    if (close(fd) && rc == 0)
+        rc = err_set(err, errlen, "%s: cannot write it: %s", path, strerror(errno));
+    if (temporary && rc == 0 && rename(temporary, path))
+        rc = err_set(err, errlen, "%s: cannot rename the finished file to it: %s", path, strerror(errno));
+    if (temporary && rc)
+        (void)unlink(temporary);
+    free(temporary);
+    return rc;
+}
+
+int weights_save_safetensors(const char *path, const struct save_tensor *t, size_t n, char *err,
+                             size_t errlen)
+{
+    json_t *header = json_object();
+    uint64_t at = 0;
+    int rc = 0;
+    for (size_t i = 0; i < n && rc == 0; i++)
+        rc = add_entry(header, &t[i], &at, path, err, errlen);
+    char *json = rc == 0 ? json_dumps(header, JSON_COMPACT) : NULL;
+    if (rc == 0)
+        rc = json ? save(path, json, t, n, err, errlen) : err_set(err, errlen, "%s: out of memory", path);
+    free(json);
+    json_decref(header);
+    return rc;
+}
