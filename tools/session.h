@@ -1,0 +1,48 @@
+/* A model opened for running: everything that `chat`, `run`, `bench` and `logits` need, from their
+ * options, in one call. */
+#ifndef QUOLL_SESSION_H
+#define QUOLL_SESSION_H
+
+#include "tools/chat_prompt.h"
+#include "tools/options.h"
+
+enum session_needs {
+    SESSION_TEXT = 1,    /* a tokenizer; without this flag it is opened where the file has one */
+    SESSION_SAMPLER = 2, /* else sampler is NULL */
+    SESSION_CHAT = 4,    /* the file's chat template, else chat is NULL */
+};
+
+/* Owns all it points to; what is not there is NULL. */
+struct session {
+    char *path;
+    struct weights *weights; /* NULL once the model is packed: metadata are read in session_open */
+    struct tokenizer *tokenizer;
+    struct chat_prompt *chat;
+    struct model *model;
+    const struct config *config; /* the model's */
+    struct cache *cache;         /* one sequence, number 0, of n_ctx positions */
+    struct context *context;
+    struct sampler *sampler;
+    int64_t n_ctx;
+    int n_batch;
+    enum qtype type_k, type_v;
+    enum qtype main_type; /* of most of the weights' bytes */
+    uint64_t tensor_bytes;
+    double load_seconds;
+    uint8_t *no_logits; /* (n_batch) zeros */
+};
+
+/* path: the model file; the rest as in o. −1: nothing is open, err holds one line. */
+int session_open(struct session *s, const char *path, const struct run_options *o, unsigned needs, char *err,
+                 size_t errlen);
+void session_close(struct session *s); /* a zeroed one is fine */
+
+enum { SESSION_STOPPED = 1 };
+
+/* Evaluates n ids after those that the cache holds, a batch at a time; *logits is the last one's row
+ * (lent until the next call; NULL where n is 0). Between batches Ctrl-C counts: SESSION_STOPPED. An error
+ * is −1; what was evaluated before either stays in the cache. */
+int session_eval(struct session *s, const int32_t *ids, size_t n, const float **logits, char *err,
+                 size_t errlen);
+
+#endif
