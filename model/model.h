@@ -13,11 +13,14 @@ struct config {
     const struct arch *arch; /* model/arch.h: the row of the architecture table */
     int dim, n_layers, n_heads, n_kv_heads, head_dim, ffn_dim, vocab_size;
     int max_seq_len; /* the context length the model was trained for */
+    int sliding_window; /* 0: none. Positions past it are refused: within it a window changes nothing */
     int rotary_dim;
     enum rope_pairing rope_pairing;
     double rope_theta;
+    enum rope_scaling rope_scaling; /* NONE or LINEAR */
+    double rope_factor;             /* LINEAR: positions are divided by it; else 1 */
     float norm_eps;
-    bool tied_embeddings;
+    bool tied_embeddings; /* the file has no output matrix of its own */
 };
 
 /* ---- Model: the description and its packed weights, immutable, shared ------------------------- */
@@ -26,21 +29,22 @@ struct model;
 
 struct model_options {
     const struct ops *ops;
-    int n_threads;             /* for packing */
-    bool no_repack;            /* compute from the file's layout (slow); the weights must stay open */
-    double rope_freq_base;     /* 0: the model's own */
-    double rope_scale;         /* 0: the model's own; 2: positions at half speed */
-    int rope_scaling;          /* enum rope_scaling, −1: the model's own */
+    int n_threads;         /* for packing */
+    bool no_repack;        /* compute from the file's layout: refused, not supported yet */
+    double rope_freq_base; /* 0: the model's own */
+    double rope_scale;     /* 0: the model's own; 2: positions at half speed */
+    int rope_scaling;      /* enum rope_scaling, −1: the model's own (LINEAR when only rope_scale is given) */
 };
 
 /* Binds every tensor of w to its role, checks shapes, packs. A tensor that nothing binds, a missing one,
- * or a shape that the hyper-parameters do not imply is an error naming it. w may be closed afterwards
- * unless no_repack. */
+ * or a shape that the hyper-parameters do not imply is an error naming it. w may be closed afterwards.
+ * Source pages are dropped from memory as they are packed. */
 int model_load(struct model **out, struct weights *w, const struct model_options *opt, char *err,
                size_t errlen);
-void model_free(struct model *m);
+void model_free(struct model *m); /* NULL is fine */
 const struct config *model_config(const struct model *m);
-/* Reads and checks the hyper-parameters alone (for `inspect` and plans). */
+/* Reads and checks the hyper-parameters alone (for `inspect` and plans): every one is in a range where no
+ * product of two of them overflows, whatever the file says. */
 int config_read(struct config *c, const struct weights *w, char *err, size_t errlen);
 
 struct model_memory {
@@ -52,24 +56,27 @@ void model_memory(const struct model *m, struct model_memory *mem);
 
 /* ---- KV cache: sequences × positions --------------------------------------------------------- */
 
+/* Keys and values in pages of KV_PAGE positions. Sequences share pages; a page that two of them hold is
+ * copied before one writes to it. Used by one host thread at a time. */
 struct cache;
 
 struct cache_options {
-    int64_t n_ctx; /* positions in all sequences together (rounded up to pages per sequence) */
+    int64_t n_ctx; /* positions in all sequences together, and at most in one */
     int n_seqs;    /* sequences 0 … n_seqs − 1 */
     enum qtype type_k, type_v;
 };
 
 int cache_new(struct cache **out, const struct model *m, const struct cache_options *opt, char *err,
               size_t errlen);
-void cache_free(struct cache *c);
+void cache_free(struct cache *c); /* NULL is fine */
 int64_t cache_len(const struct cache *c, int seq);      /* positions the sequence holds */
 int64_t cache_capacity(const struct cache *c);          /* n_ctx */
-uint64_t cache_bytes(const struct cache *c);
+uint64_t cache_bytes(const struct cache *c); /* of all pages; they take memory when first used */
 void cache_truncate(struct cache *c, int seq, int64_t len); /* forgets positions from len on */
 void cache_drop(struct cache *c, int seq);
-/* dst becomes the first len positions of src: whole pages are shared, the last partial one copied.
- * −1: no free page. */
+/* dst becomes the first len positions of src. Pages are shared, so this copies nothing and needs no free
+ * page; the first of the two to append to a page that both hold gets its own. −1: no such sequence, or
+ * src is shorter than len. */
 int cache_copy_prefix(struct cache *c, int dst, int src, int64_t len);
 
 /* ---- Forward pass ---------------------------------------------------------------------------- */
@@ -96,12 +103,14 @@ struct context_options {
 
 int context_new(struct context **out, const struct model *m, struct cache *c,
                 const struct context_options *opt, char *err, size_t errlen);
-void context_free(struct context *x);
+void context_free(struct context *x); /* NULL is fine; the model and the cache outlive it */
 uint64_t context_bytes(const struct context *x); /* scratch */
 
-/* Evaluates a batch; appends its tokens to the cache. logits (lent until the next call): one row of
- * vocab_size floats for each wanted token, in the batch's order. −1: an id out of range, positions that
- * do not continue their sequence, no room in the cache: nothing was appended. */
+/* Evaluates a batch; appends its tokens to the cache. logits (lent until the next call, may be NULL): one
+ * row of vocab_size floats for each wanted token, in the batch's order. The rows' buffer grows when a
+ * batch wants more of them than any before; one row is there from the start, so generation allocates
+ * nothing. −1: an empty batch, an id out of range, positions that do not continue their sequence, no room
+ * in the cache, a value that is not finite (check_finite): nothing was appended. */
 int context_eval(struct context *x, const struct batch *b, const float **logits, char *err,
                  size_t errlen);
 

@@ -1,0 +1,436 @@
+/* The forward pass (Vaswani et al. 2017; Touvron et al. 2023): straight-line code over operators. Every
+ * thread of a team executes it, inside one parallel region per slice of a batch; operators share their
+ * work out and end in barriers. */
+#include "model/arch.h"
+#include "model/cache.h"
+#include "model/layers.h"
+
+#include "quant/err.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum {
+    MAX_THREADS = 1024,
+    MAX_SLICE = 1 << 16,
+    LOGIT_ROWS = 64, /* rows of logits in the backend's memory at once */
+    BUFFER_ALIGN = 64,
+};
+
+struct context {
+    const struct model *model;
+    struct cache *cache;
+    struct context_options opt; /* max_batch: no more than the cache holds */
+    struct team *team;
+
+    /* Host memory, one element per token of a slice. */
+    struct kv_slot *slot;
+    int32_t *want;  /* indices of the tokens whose logits are wanted */
+    int64_t *len;   /* (n_seqs): length of each sequence with what the batch has appended so far */
+    int64_t *start; /* (n_seqs): its length before the batch */
+    float *logits;  /* (logits_rows, vocab_size): what callers get */
+    int64_t logits_rows;
+
+    /* Backend memory: one arena, rows of up to max_batch tokens. */
+    void *arena;
+    size_t arena_bytes;
+    float *x;                 /* (dim): the residual stream */
+    float *normed;            /* (dim) */
+    float *q, *k, *v, *mixed; /* q and the attention's result (n_heads · head_dim) … */
+    float *gate, *up;         /* … in the same place as (ffn_dim): never alive together */
+    float *rope;              /* (rotary_dim / 2, 2) */
+    float *last, *chunk;      /* LOGIT_ROWS of (dim) and of (vocab_size) */
+    void *linear_scratch, *attention_scratch;
+    size_t attention_scratch_bytes;
+
+    /* Of the slice being evaluated. */
+    const int32_t *id;
+    int n, n_want;
+    float *rows; /* where its logits go */
+    struct {
+        const char *op; /* NULL: all finite so far */
+        int layer;      /* −1: none */
+    } fault;
+};
+
+/* ---- The paper ---------------------------------------------------------------------------------- */
+
+/* --check-finite: remembers the first operator whose result (n floats) holds a NaN or an infinity. */
+static void check(struct worker *w, struct context *x, int layer, const char *op, const float *result,
+                  int64_t n)
+{
+    if (!x->opt.check_finite)
+        return;
+    if (w->id == 0 && !x->fault.op) {
+        float part[1024];
+        bool finite = true;
+        for (int64_t i = 0; i < n && finite; i += 1024) {
+            int64_t len = n - i < 1024 ? n - i : 1024;
+            x->model->ops->download(part, result + i, (size_t)len * sizeof(float));
+            for (int64_t j = 0; j < len; j++)
+                finite &= isfinite(part[j]) != 0;
+        }
+        if (!finite) {
+            x->fault.op = op;
+            x->fault.layer = layer;
+        }
+    }
+    team_barrier(w);
+}
+
+/* dst = RMSNorm(src), n rows */
+static void norm(struct worker *w, struct context *x, float *dst, const float *src, const float *weight,
+                 int n)
+{
+    const struct config *c = &x->model->config;
+    x->model->ops->norm(w, &(struct norm_args){dst, src, weight, n, c->dim, c->norm_eps});
+}
+
+/* One input, up to three matrices. */
+static void linear(struct worker *w, struct context *x, const float *in, int n, int n_parts,
+                   const struct linear_part part[])
+{
+    struct linear_args a = {
+        .x = in, .n_tokens = n, .n_parts = n_parts, .compute = x->opt.compute, .scratch = x->linear_scratch};
+    memcpy(a.part, part, (size_t)n_parts * sizeof *part);
+    x->model->ops->linear(w, &a);
+}
+
+static void attention(struct worker *w, struct context *x, int l)
+{
+    const struct model *m = x->model;
+    const struct config *c = &m->config;
+    const struct layer *y = &m->layers[l];
+    const int64_t q_len = (int64_t)x->n * c->n_heads * c->head_dim;
+    const int64_t kv_len = (int64_t)x->n * c->n_kv_heads * c->head_dim;
+
+    norm(w, x, x->normed, x->x, y->attn_norm, x->n);
+    check(w, x, l, "attention norm", x->normed, (int64_t)x->n * c->dim);
+
+    linear(w, x, x->normed, x->n, 3,
+           (struct linear_part[]){{&y->attn_q, y->attn_q_bias, x->q, false},
+                                  {&y->attn_k, y->attn_k_bias, x->k, false},
+                                  {&y->attn_v, y->attn_v_bias, x->v, false}});
+    check(w, x, l, "query", x->q, q_len);
+    check(w, x, l, "key", x->k, kv_len);
+    check(w, x, l, "value", x->v, kv_len);
+
+    m->ops->rope_store(w, &(struct rope_store_args){.q = x->q,
+                                                    .k = x->k,
+                                                    .v = x->v,
+                                                    .n_tokens = x->n,
+                                                    .n_heads = c->n_heads,
+                                                    .rotary_dim = c->rotary_dim,
+                                                    .pairing = c->rope_pairing,
+                                                    .table = x->rope,
+                                                    .slot = x->slot,
+                                                    .kv = cache_layout(x->cache),
+                                                    .k_pages = cache_k(x->cache, l),
+                                                    .v_pages = cache_v(x->cache, l)});
+    m->ops->attention(w, &(struct attention_args){.out = x->mixed,
+                                                  .q = x->q,
+                                                  .n_tokens = x->n,
+                                                  .n_heads = c->n_heads,
+                                                  .scale = (float)(1 / sqrt(c->head_dim)),
+                                                  .slot = x->slot,
+                                                  .kv = cache_layout(x->cache),
+                                                  .k_pages = cache_k(x->cache, l),
+                                                  .v_pages = cache_v(x->cache, l),
+                                                  .scratch = x->attention_scratch,
+                                                  .scratch_bytes = x->attention_scratch_bytes});
+    check(w, x, l, "attention", x->mixed, q_len);
+
+    linear(w, x, x->mixed, x->n, 1,
+           (struct linear_part[]){{&y->attn_output, y->attn_output_bias, x->x, true}});
+    check(w, x, l, "attention output", x->x, (int64_t)x->n * c->dim);
+}
+
+static void feed_forward(struct worker *w, struct context *x, int l)
+{
+    const struct model *m = x->model;
+    const struct config *c = &m->config;
+    const struct layer *y = &m->layers[l];
+    const int64_t ffn_len = (int64_t)x->n * c->ffn_dim;
+
+    norm(w, x, x->normed, x->x, y->ffn_norm, x->n);
+    check(w, x, l, "FFN norm", x->normed, (int64_t)x->n * c->dim);
+
+    linear(w, x, x->normed, x->n, 2,
+           (struct linear_part[]){{&y->ffn_gate, y->ffn_gate_bias, x->gate, false},
+                                  {&y->ffn_up, y->ffn_up_bias, x->up, false}});
+    check(w, x, l, "FFN gate", x->gate, ffn_len);
+    check(w, x, l, "FFN up", x->up, ffn_len);
+
+    m->ops->gate(w, x->gate, x->gate, x->up, ffn_len, c->arch->act);
+    check(w, x, l, "FFN activation", x->gate, ffn_len);
+
+    linear(w, x, x->gate, x->n, 1, (struct linear_part[]){{&y->ffn_down, y->ffn_down_bias, x->x, true}});
+    check(w, x, l, "FFN down", x->x, (int64_t)x->n * c->dim);
+}
+
+/* Logits of the wanted tokens, a few rows at a time: all rows of a long prompt would be gigabytes. */
+static void output(struct worker *w, struct context *x)
+{
+    const struct model *m = x->model;
+    const struct config *c = &m->config;
+    for (int at = 0; at < x->n_want; at += LOGIT_ROWS) {
+        int n = x->n_want - at < LOGIT_ROWS ? x->n_want - at : LOGIT_ROWS;
+        m->ops->gather(w, x->last, x->x, x->want + at, n, c->dim);
+        norm(w, x, x->normed, x->last, m->output_norm, n);
+        check(w, x, -1, "output norm", x->normed, (int64_t)n * c->dim);
+        linear(w, x, x->normed, n, 1, (struct linear_part[]){{m->output, NULL, x->chunk, false}});
+        check(w, x, -1, "logits", x->chunk, (int64_t)n * c->vocab_size);
+        if (w->id == 0)
+            m->ops->download(x->rows + (int64_t)at * c->vocab_size, x->chunk,
+                             (size_t)n * (size_t)c->vocab_size * sizeof(float));
+        team_barrier(w);
+    }
+}
+
+static void forward(struct worker *w, void *arg)
+{
+    struct context *x = arg;
+    const struct model *m = x->model;
+    const struct config *c = &m->config;
+
+    m->ops->embed(w, x->x, &m->token_embd, x->id, x->n);
+    check(w, x, -1, "embedding", x->x, (int64_t)x->n * c->dim);
+    m->ops->rope_table(w, &(struct rope_table_args){.dst = x->rope,
+                                                    .slot = x->slot,
+                                                    .inv_freq = m->inv_freq,
+                                                    .n_tokens = x->n,
+                                                    .n_freqs = c->rotary_dim / 2,
+                                                    .scale = m->rope_attention_factor});
+    for (int l = 0; l < c->n_layers; l++) {
+        attention(w, x, l);
+        feed_forward(w, x, l);
+    }
+    output(w, x);
+}
+
+/* ---- Batches ------------------------------------------------------------------------------------ */
+
+/* Checks all of a batch before any of it is evaluated. Leaves each sequence's length with the batch in
+ * x->len and counts the wanted rows. */
+static int check_batch(struct context *x, const struct batch *b, int64_t *n_want, char *err, size_t errlen)
+{
+    const struct config *c = &x->model->config;
+    int n_seqs = cache_n_seqs(x->cache);
+    if (b->n < 1)
+        return err_set(err, errlen, "a batch of no tokens");
+    for (int s = 0; s < n_seqs; s++)
+        x->len[s] = x->start[s] = cache_len(x->cache, s);
+    for (int i = 0; i < b->n; i++) {
+        if (b->id[i] < 0 || b->id[i] >= c->vocab_size)
+            return err_set(err, errlen,
+                           "token %d of the batch: id %" PRId32 " is outside the vocabulary of %d", i,
+                           b->id[i], c->vocab_size);
+        int32_t seq = b->seq ? b->seq[i] : 0;
+        if (seq < 0 || seq >= n_seqs)
+            return err_set(err, errlen, "token %d of the batch: sequence %" PRId32 " is outside 0 … %d", i,
+                           seq, n_seqs - 1);
+        int64_t pos = x->len[seq]++;
+        if (b->pos && b->pos[i] != pos)
+            return err_set(err, errlen,
+                           "token %d of the batch: position %" PRId64 " does not continue sequence %" PRId32
+                           ", which has %" PRId64,
+                           i, b->pos[i], seq, pos);
+        if (c->sliding_window && pos >= c->sliding_window)
+            return err_set(err, errlen,
+                           "token %d of the batch: position %" PRId64
+                           " is past the model's sliding window of %d, which is not supported yet",
+                           i, pos, c->sliding_window);
+        *n_want += b->want_logits ? b->want_logits[i] != 0 : i == b->n - 1;
+    }
+    return 0;
+}
+
+static int reserve(struct context *x, char *err, size_t errlen)
+{
+    int n_seqs = cache_n_seqs(x->cache);
+    for (int s = 0; s < n_seqs; s++)
+        if (x->len[s] > x->start[s] && cache_reserve(x->cache, s, x->len[s])) {
+            for (int r = 0; r <= s; r++)
+                cache_truncate(x->cache, r, x->start[r]);
+            return err_set(err, errlen,
+                           "the context is full: no room for %" PRId64
+                           " more positions in the KV cache of %" PRId64,
+                           x->len[s] - x->start[s], cache_capacity(x->cache));
+        }
+    return 0;
+}
+
+/* Tokens [from, from + n) of the batch become the slice; x->start counts each sequence's positions on. */
+static void set_slice(struct context *x, const struct batch *b, int from, int n)
+{
+    x->id = b->id + from;
+    x->n = n;
+    x->n_want = 0;
+    for (int i = 0; i < n; i++) {
+        int32_t seq = b->seq ? b->seq[from + i] : 0;
+        int64_t pos = x->start[seq]++;
+        x->slot[i] =
+            (struct kv_slot){.pages = cache_pages(x->cache, seq), .pos = pos, .begin = 0, .end = pos + 1};
+        if (b->want_logits ? b->want_logits[from + i] != 0 : from + i == b->n - 1)
+            x->want[x->n_want++] = i;
+    }
+}
+
+int context_eval(struct context *x, const struct batch *b, const float **logits, char *err, size_t errlen)
+{
+    const int64_t vocab_size = x->model->config.vocab_size;
+    int64_t n_want = 0;
+    if (logits)
+        *logits = NULL;
+    if (check_batch(x, b, &n_want, err, errlen))
+        return -1;
+    if (n_want > x->logits_rows) {
+        float *grown = NULL;
+        if ((uint64_t)n_want <= SIZE_MAX / sizeof(float) / (uint64_t)vocab_size)
+            grown = realloc(x->logits, (size_t)n_want * (size_t)vocab_size * sizeof(float));
+        if (!grown)
+            return err_set(err, errlen, "not enough memory for %" PRId64 " rows of logits", n_want);
+        x->logits = grown;
+        x->logits_rows = n_want;
+    }
+    if (reserve(x, err, errlen))
+        return -1;
+
+    x->fault.op = NULL;
+    x->rows = x->logits;
+    for (int from = 0; from < b->n && !x->fault.op; from += x->n) {
+        int left = b->n - from;
+        set_slice(x, b, from, left < x->opt.max_batch ? left : x->opt.max_batch);
+        team_run_n(x->team, x->n == 1 ? x->opt.n_threads : x->opt.n_threads_batch, forward, x);
+        x->rows += x->n_want * vocab_size;
+    }
+
+    int n_seqs = cache_n_seqs(x->cache);
+    for (int s = 0; s < n_seqs; s++)
+        if (x->fault.op)
+            cache_truncate(x->cache, s, cache_len(x->cache, s));
+        else
+            cache_commit(x->cache, s, x->len[s]);
+    if (x->fault.op && x->fault.layer >= 0)
+        return err_set(err, errlen, "layer %d, %s: a value is not finite", x->fault.layer, x->fault.op);
+    if (x->fault.op)
+        return err_set(err, errlen, "%s: a value is not finite", x->fault.op);
+    if (logits)
+        *logits = x->logits;
+    return 0;
+}
+
+/* ---- Life --------------------------------------------------------------------------------------- */
+
+/* The next n · width floats of the arena. base NULL: only counts. */
+static float *take(char *base, size_t *at, int64_t n, int64_t width)
+{
+    float *p = base ? (float *)(void *)(base + *at) : NULL;
+    size_t bytes = (size_t)n * (size_t)width * sizeof(float);
+    *at += (bytes + BUFFER_ALIGN - 1) / BUFFER_ALIGN * BUFFER_ALIGN;
+    return p;
+}
+
+static size_t max_size(size_t a, size_t b)
+{
+    return a > b ? a : b;
+}
+
+/* Lays the buffers out in the arena; returns its size. */
+static size_t lay_out(struct context *x, char *base)
+{
+    const struct config *c = &x->model->config;
+    const struct ops *ops = x->model->ops;
+    const int n = x->opt.max_batch;
+    const int n_logits = n < LOGIT_ROWS ? n : LOGIT_ROWS;
+    const int64_t q_width = (int64_t)c->n_heads * c->head_dim,
+                  kv_width = (int64_t)c->n_kv_heads * c->head_dim;
+    size_t at = 0;
+    x->x = take(base, &at, n, c->dim);
+    x->normed = take(base, &at, n, c->dim);
+    x->rope = take(base, &at, n, c->rotary_dim);
+    x->last = take(base, &at, n_logits, c->dim);
+    x->chunk = take(base, &at, n_logits, c->vocab_size);
+
+    size_t after_attention = at, after_ffn = at;
+    x->q = take(base, &after_attention, n, q_width);
+    x->k = take(base, &after_attention, n, kv_width);
+    x->v = take(base, &after_attention, n, kv_width);
+    x->mixed = take(base, &after_attention, n, q_width);
+    x->gate = take(base, &after_ffn, n, c->ffn_dim);
+    x->up = take(base, &after_ffn, n, c->ffn_dim);
+    at = max_size(after_attention, after_ffn);
+
+    size_t scratch = max_size(ops->scratch_bytes(n, c->dim),
+                              max_size(ops->scratch_bytes(n, q_width), ops->scratch_bytes(n, c->ffn_dim)));
+    x->linear_scratch = take(base, &at, 1, (int64_t)(scratch / sizeof(float) + 1));
+    int n_threads = x->opt.n_threads > x->opt.n_threads_batch ? x->opt.n_threads : x->opt.n_threads_batch;
+    x->attention_scratch_bytes =
+        ops->attention_scratch_bytes(n, c->n_heads, c->head_dim, cache_capacity(x->cache), n_threads);
+    x->attention_scratch = take(base, &at, 1, (int64_t)(x->attention_scratch_bytes / sizeof(float) + 1));
+    return at;
+}
+
+int context_new(struct context **out, const struct model *m, struct cache *c,
+                const struct context_options *opt, char *err, size_t errlen)
+{
+    *out = NULL;
+    if (opt->n_threads < 1 || opt->n_threads > MAX_THREADS || opt->n_threads_batch < 1 ||
+        opt->n_threads_batch > MAX_THREADS)
+        return err_set(err, errlen, "%d threads (%d for prompts), outside 1 … %d", opt->n_threads,
+                       opt->n_threads_batch, MAX_THREADS);
+    if (opt->max_batch < 1 || opt->max_batch > MAX_SLICE)
+        return err_set(err, errlen, "a batch size of %d, outside 1 … %d", opt->max_batch, MAX_SLICE);
+    struct context *x = calloc(1, sizeof *x);
+    if (!x)
+        return err_set(err, errlen, "out of memory");
+    x->model = m;
+    x->cache = c;
+    x->opt = *opt;
+    int64_t most = cache_capacity(c); /* no slice can hold more than the cache */
+    if (x->opt.max_batch > most)
+        x->opt.max_batch = (int)most;
+
+    size_t n = (size_t)x->opt.max_batch, n_seqs = (size_t)cache_n_seqs(c);
+    x->slot = calloc(n, sizeof *x->slot);
+    x->want = calloc(n, sizeof *x->want);
+    x->len = calloc(n_seqs, sizeof *x->len);
+    x->start = calloc(n_seqs, sizeof *x->start);
+    x->logits_rows = 1;
+    x->logits = calloc((size_t)m->config.vocab_size, sizeof *x->logits);
+    x->arena_bytes = lay_out(x, NULL);
+    x->arena = m->ops->alloc(x->arena_bytes);
+    x->team = team_new(opt->n_threads > opt->n_threads_batch ? opt->n_threads : opt->n_threads_batch);
+    if (!x->slot || !x->want || !x->len || !x->start || !x->logits || !x->arena || !x->team) {
+        (void)err_set(err, errlen, "not enough memory for %zu bytes of activations (batch size %d)",
+                      x->arena_bytes, x->opt.max_batch);
+        context_free(x);
+        return -1;
+    }
+    (void)lay_out(x, x->arena);
+    *out = x;
+    return 0;
+}
+
+void context_free(struct context *x)
+{
+    if (!x)
+        return;
+    if (x->team)
+        team_free(x->team);
+    if (x->arena)
+        x->model->ops->release(x->arena, x->arena_bytes);
+    free(x->logits);
+    free(x->start);
+    free(x->len);
+    free(x->want);
+    free(x->slot);
+    free(x);
+}
+
+uint64_t context_bytes(const struct context *x)
+{
+    return x->arena_bytes;
+}
