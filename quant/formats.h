@@ -1,0 +1,76 @@
+/* Inside quant/: what every format's file gives the table in qtypes.c, and the two shapes, one for
+ * blocks of 32 and one for super-blocks of 256, to which all formats unpack. A format's file
+ * holds its drawing, its unpacking and its packing; what is done with the numbers is written once, in
+ * blocks.h (dequantise, dot) and fit.c (the search for the best scales). */
+#ifndef QUOLL_QUANT_FORMATS_H
+#define QUOLL_QUANT_FORMATS_H
+
+#include "quant/quant.h"
+
+/* A block of 32 unpacked: x = d q, or d q + m where the format has a minimum. */
+struct block_32 {
+    float d, m;
+    int8_t q[32]; /* the zero point is already subtracted */
+};
+
+/* A super-block of 256 unpacked: x = d scale q, or d scale q − dmin min where the format has minima.
+ * scale and min belong to 16 elements; formats with sub-blocks of 32 repeat theirs. */
+struct block_256 {
+    float d, dmin;
+    int8_t scale[16];
+    uint8_t min[16];
+    int8_t q[256]; /* the zero point is already subtracted */
+};
+
+/* The table's to_f32, from_f32 and dot. */
+#define QTYPE_FUNCTIONS(type)                                   \
+    void type##_decode(float *dst, const void *src, int64_t n); \
+    void type##_encode(void *dst, const float *src, int64_t n); \
+    float type##_dot(const void *row, const void *x, int64_t n)
+
+QTYPE_FUNCTIONS(f32);
+QTYPE_FUNCTIONS(f16);
+QTYPE_FUNCTIONS(bf16);
+QTYPE_FUNCTIONS(q4_0);
+QTYPE_FUNCTIONS(q4_1);
+QTYPE_FUNCTIONS(q5_0);
+QTYPE_FUNCTIONS(q5_1);
+QTYPE_FUNCTIONS(q8_0);
+QTYPE_FUNCTIONS(q2_k);
+QTYPE_FUNCTIONS(q3_k);
+QTYPE_FUNCTIONS(q4_k);
+QTYPE_FUNCTIONS(q5_k);
+QTYPE_FUNCTIONS(q6_k);
+QTYPE_FUNCTIONS(iq4_nl);
+QTYPE_FUNCTIONS(iq4_xs);
+
+/* The 12 bytes of 6-bit (scale, min) pairs that Q4_K and Q5_K share; drawn in q4_k.c. */
+static inline void q4_k_unpack_scales(struct block_256 *b, const uint8_t bytes[12])
+{
+    for (int i = 0; i < 16; i++) {
+        uint8_t scale;
+        q4_k_scale_min(bytes, i / 2, &scale, &b->min[i]);
+        b->scale[i] = (int8_t)scale;
+    }
+}
+
+static inline void q4_k_pack_scales(uint8_t bytes[12], const struct block_256 *b)
+{
+    for (int j = 0; j < 4; j++) {
+        int s = b->scale[2 * j], m = b->min[2 * j], s4 = b->scale[2 * (j + 4)], m4 = b->min[2 * (j + 4)];
+        bytes[j] = (uint8_t)(s | s4 >> 4 << 6);
+        bytes[4 + j] = (uint8_t)(m | m4 >> 4 << 6);
+        bytes[8 + j] = (uint8_t)((s4 & 15) | (m4 & 15) << 4);
+    }
+}
+
+/* The index of the code book's value q. */
+static inline int iq4_index(int8_t q)
+{
+    int i = 0;
+    while (i < 15 && iq4_values[i] < q)
+        i++;
+    return i;
+}
+
+#endif

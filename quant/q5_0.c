@@ -1,0 +1,53 @@
+/* Q5_0: blocks of 32 with a scale, 5-bit codes around 16.
+ *
+ *   byte   0      2          6                     22
+ *          | d    | qh[4]    | qs[16]              |      x[i] = d (code[i] − 16)
+ *   qs[i]  bits 0–3: bits 0–3 of code[i], bits 4–7: bits 0–3 of code[i + 16]
+ *   qh     bit i of the little-endian 32: bit 4 of code[i]
+ */
+#include "quant/blocks.h"
+#include "quant/fit.h"
+
+#include <string.h>
+
+_Static_assert(sizeof(struct block_q5_0) == 2 + 4 + 16, "half scale, 32 high bits, 32 nibbles");
+
+static void unpack(struct block_32 *b, const void *block)
+{
+    struct block_q5_0 in;
+    memcpy(&in, block, sizeof in);
+    b->d = f16_to_f32(in.d);
+    for (int i = 0; i < 32; i++) {
+        int low = in.qs[i % 16] >> (i / 16 * 4) & 15, high = in.qh[i / 8] >> (i % 8) & 1;
+        b->q[i] = (int8_t)((low | high << 4) - 16);
+    }
+}
+
+static void pack(void *block, const float *x)
+{
+    static const struct codes codes = {-16, 15, NULL};
+    struct block_32 b;
+    fit_32(&b, x, &codes);
+    struct block_q5_0 out = {.d = f32_to_f16(b.d)};
+    for (int i = 0; i < 32; i++) {
+        int code = b.q[i] + 16;
+        out.qs[i % 16] = (uint8_t)(out.qs[i % 16] | (code & 15) << (i / 16 * 4));
+        out.qh[i / 8] = (uint8_t)(out.qh[i / 8] | code >> 4 << (i % 8));
+    }
+    memcpy(block, &out, sizeof out);
+}
+
+void q5_0_decode(float *dst, const void *src, int64_t n)
+{
+    decode_32(dst, src, n, sizeof(struct block_q5_0), false, unpack);
+}
+
+void q5_0_encode(void *dst, const float *src, int64_t n)
+{
+    encode_blocks(dst, src, n, 32, sizeof(struct block_q5_0), pack);
+}
+
+FMA_CLONES float q5_0_dot(const void *row, const void *x, int64_t n)
+{
+    return dot_32(row, x, n, sizeof(struct block_q5_0), false, unpack);
+}

@@ -1,0 +1,59 @@
+/* The table of tensor types. A new type is one file of its own and one row here. */
+#include "quant/formats.h"
+
+#include <stddef.h>
+#include <strings.h>
+
+#define MATRIX(type, id, len, bytes, is_f32)                                                           \
+    {                                                                                                  \
+        .name = #type, .gguf_id = id, .block_len = len, .block_bytes = bytes, .to_f32 = type##_decode, \
+        .from_f32 = type##_encode, .dot = type##_dot, .x_is_f32 = is_f32                               \
+    }
+#define DATA(type, id, bytes)                                              \
+    {                                                                      \
+        .name = #type, .gguf_id = id, .block_len = 1, .block_bytes = bytes \
+    }
+
+/* clang-format off */
+const struct qtype_info qtypes[QTYPE_COUNT] = {
+    /*                      name    GGUF  elements  bytes of a block              float activations */
+    [QTYPE_F32]    = MATRIX(f32,       0,   1,      sizeof(float),                true),
+    [QTYPE_F16]    = MATRIX(f16,       1,   1,      sizeof(uint16_t),             true),
+    [QTYPE_BF16]   = MATRIX(bf16,     30,   1,      sizeof(uint16_t),             true),
+    [QTYPE_Q4_0]   = MATRIX(q4_0,      2,  32,      sizeof(struct block_q4_0),    false),
+    [QTYPE_Q4_1]   = MATRIX(q4_1,      3,  32,      sizeof(struct block_q4_1),    false),
+    [QTYPE_Q5_0]   = MATRIX(q5_0,      6,  32,      sizeof(struct block_q5_0),    false),
+    [QTYPE_Q5_1]   = MATRIX(q5_1,      7,  32,      sizeof(struct block_q5_1),    false),
+    [QTYPE_Q8_0]   = MATRIX(q8_0,      8,  32,      sizeof(struct block_q8_0),    false),
+    [QTYPE_Q2_K]   = MATRIX(q2_k,     10, QK_K,     sizeof(struct block_q2_k),    false),
+    [QTYPE_Q3_K]   = MATRIX(q3_k,     11, QK_K,     sizeof(struct block_q3_k),    false),
+    [QTYPE_Q4_K]   = MATRIX(q4_k,     12, QK_K,     sizeof(struct block_q4_k),    false),
+    [QTYPE_Q5_K]   = MATRIX(q5_k,     13, QK_K,     sizeof(struct block_q5_k),    false),
+    [QTYPE_Q6_K]   = MATRIX(q6_k,     14, QK_K,     sizeof(struct block_q6_k),    false),
+    [QTYPE_IQ4_NL] = MATRIX(iq4_nl,   20,  32,      sizeof(struct block_iq4_nl),  false),
+    [QTYPE_IQ4_XS] = MATRIX(iq4_xs,   23, QK_K,     sizeof(struct block_iq4_xs),  false),
+    [QTYPE_I8]     = DATA(i8,         24,           sizeof(int8_t)),
+    [QTYPE_I16]    = DATA(i16,        25,           sizeof(int16_t)),
+    [QTYPE_I32]    = DATA(i32,        26,           sizeof(int32_t)),
+    [QTYPE_I64]    = DATA(i64,        27,           sizeof(int64_t)),
+    [QTYPE_F64]    = DATA(f64,        28,           sizeof(double)),
+};
+/* clang-format on */
+
+const int8_t iq4_values[16] = {-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113};
+
+int qtype_by_name(const char *name)
+{
+    for (int t = 0; t < QTYPE_COUNT; t++)
+        if (strcasecmp(qtypes[t].name, name) == 0)
+            return t;
+    return -1;
+}
+
+int qtype_by_gguf_id(uint32_t id)
+{
+    for (int t = 0; t < QTYPE_COUNT; t++)
+        if (qtypes[t].gguf_id >= 0 && (uint32_t)qtypes[t].gguf_id == id)
+            return t;
+    return -1;
+}
