@@ -13,12 +13,12 @@ enum vocab_kind {
 };
 
 enum token_type { /* GGUF's numbers */
-    TOKEN_NORMAL = 1,
-    TOKEN_UNKNOWN = 2,
-    TOKEN_CONTROL = 3,
-    TOKEN_USER_DEFINED = 4,
-    TOKEN_UNUSED = 5,
-    TOKEN_BYTE = 6,
+                  TOKEN_NORMAL = 1,
+                  TOKEN_UNKNOWN = 2,
+                  TOKEN_CONTROL = 3,
+                  TOKEN_USER_DEFINED = 4,
+                  TOKEN_UNUSED = 5,
+                  TOKEN_BYTE = 6,
 };
 
 struct vocab_token {
@@ -41,14 +41,18 @@ struct vocab_spec {
     size_t n_tokens;
     const struct vocab_merge *merges;
     size_t n_merges;
-    int32_t bos, eos, eot, unk; /* −1: none */
-    bool add_bos, add_eos, add_space_prefix, remove_extra_spaces;
+    int32_t bos, eos, eot, eom, unk; /* −1: none */
+    int add_bos, add_eos;            /* 1, 0, −1: the file does not say, the kind of vocabulary decides */
+    bool add_space_prefix, remove_extra_spaces; /* SPM */
+    bool strip_after_special;                   /* Phi-3: white space behind its control tokens goes away */
 };
 
 struct tokenizer;
 
 int tokenizer_new(struct tokenizer **out, const struct vocab_spec *spec, char *err, size_t errlen);
 void tokenizer_free(struct tokenizer *t);
+/* What its user should know (an unknown way of splitting words), one line; NULL: nothing. */
+const char *tokenizer_warning(const struct tokenizer *t);
 
 enum {
     ENCODE_SPECIAL = 1, /* text that looks like a control token becomes that token */
@@ -57,8 +61,8 @@ enum {
 
 /* Encodes text of len bytes (any bytes, NUL too). *ids is malloc'ed (free it) and *n its length.
  * Invalid UTF-8 becomes byte tokens (SPM) or the bytes themselves (byte-level BPE). */
-int tokenizer_encode(const struct tokenizer *t, const char *text, size_t len, unsigned flags,
-                     int32_t **ids, size_t *n, char *err, size_t errlen);
+int tokenizer_encode(const struct tokenizer *t, const char *text, size_t len, unsigned flags, int32_t **ids,
+                     size_t *n, char *err, size_t errlen);
 
 int32_t tokenizer_n_tokens(const struct tokenizer *t);
 int32_t tokenizer_bos(const struct tokenizer *t); /* −1: none */
@@ -77,8 +81,8 @@ const char *tokenizer_piece(const struct tokenizer *t, int32_t id, bool with_con
 
 /* ids → bytes; *text is malloc'ed, NUL-terminated past *len. A SentencePiece vocabulary that adds a
  * space prefix drops one leading space. Control tokens give their text when with_control. */
-int tokenizer_decode(const struct tokenizer *t, const int32_t *ids, size_t n, bool with_control,
-                     char **text, size_t *len);
+int tokenizer_decode(const struct tokenizer *t, const int32_t *ids, size_t n, bool with_control, char **text,
+                     size_t *len);
 
 /* Streaming: holds back the bytes of an incomplete UTF-8 character. */
 struct detok;
