@@ -58,7 +58,7 @@ static int later(const char *option, const char *value)
     return usage_error("%s%s%s comes with a later version", option, value ? " " : "", value ? value : "");
 }
 
-static int set_value(const struct option_row *row, const char *option, const char *value)
+int option_set(const struct option_row *row, const char *option, const char *value)
 {
     int64_t i = 0;
     double d = 0;
@@ -126,13 +126,13 @@ static const struct {
     {"mirostat-lr", "mirostat-eta"},
     {"mirostat-ent", "mirostat-tau"},
 };
-enum { N_ALIASES = sizeof aliases / sizeof aliases[0], MAX_ROWS = 128, ROW_CODE = 1000, MAX_THREADS = 1024 };
+enum { N_ALIASES = sizeof aliases / sizeof aliases[0], ROW_CODE = 1000, MAX_THREADS = 1024 };
 
 struct parser {
-    const struct option_row *row[MAX_ROWS];
+    const struct option_row *row[MAX_OPTION_ROWS];
     size_t n_rows;
-    struct option names[MAX_ROWS + N_ALIASES + 1]; /* getopt's; val is ROW_CODE + index of the row */
-    char letters[2 * MAX_ROWS + 8];
+    struct option names[MAX_OPTION_ROWS + N_ALIASES + 1]; /* getopt's; val is ROW_CODE + index of the row */
+    char letters[2 * MAX_OPTION_ROWS + 8];
 };
 
 static const struct option_row *row_of(const struct parser *p, const char *name)
@@ -148,7 +148,7 @@ static const struct option_row *row_of(const struct parser *p, const char *name)
 /* A row hides later ones of its name, or of its letter when that is all they have. */
 static void parser_add(struct parser *p, const struct option_row *rows, size_t n)
 {
-    for (size_t i = 0; i < n && p->n_rows < MAX_ROWS; i++)
+    for (size_t i = 0; i < n && p->n_rows < MAX_OPTION_ROWS; i++)
         if (!rows[i].name[0] || !row_of(p, rows[i].name))
             p->row[p->n_rows++] = &rows[i];
 }
@@ -225,18 +225,17 @@ static void print_rows(const struct parser *p, const struct option_row *rows, si
     }
 }
 
-static size_t run_rows(struct run_options *o, struct option_row *rows);
 static void run_defaults(struct run_options *o);
 static int run_complete(struct run_options *o);
 
 int options_parse(struct option_set *set, int argc, char **argv)
 {
-    struct option_row shared[MAX_ROWS];
+    struct option_row shared[MAX_OPTION_ROWS];
     size_t n_shared = 0;
     bool help = false;
     if (set->run) {
-        run_defaults(set->run);
-        n_shared = run_rows(set->run, shared);
+        run_defaults(set->run); /* own rows may point into it: they are set later */
+        n_shared = run_option_rows(set->run, shared);
     }
     const struct option_row help_row = OPTION_FLAG_ROW("help", 'h', &help, "this text");
     struct parser p = {.n_rows = 0};
@@ -286,7 +285,7 @@ int options_parse(struct option_set *set, int argc, char **argv)
             else if (optarg && !is_switch_word(optarg))
                 return usage_error("%s %s: on, off or auto", name, optarg);
         }
-        if ((code = set_value(row, name, optarg)) != 0)
+        if ((code = option_set(row, name, optarg)) != 0)
             return code;
         if (help)
             break;
@@ -440,6 +439,8 @@ static int add_logit_bias(void *to, const char *option, const char *value)
 static int add_dry_breaker(void *to, const char *option, const char *value)
 {
     struct run_options *o = to;
+    if (!value[0])
+        return usage_error("%s: an empty text", option);
     o->dry_breakers_given = true;
     if (strcmp(value, "none") == 0) {
         o->dry_breakers.n = 0;
@@ -470,7 +471,7 @@ static void run_defaults(struct run_options *o)
     sampler_defaults(&o->sampler);
 }
 
-static size_t run_rows(struct run_options *o, struct option_row *rows)
+size_t run_option_rows(struct run_options *o, struct option_row *rows)
 {
     struct sampler_options *s = &o->sampler;
     const struct option_row table[] = {
@@ -549,7 +550,7 @@ static size_t run_rows(struct run_options *o, struct option_row *rows)
         OPTION_LATER_ROW("json-schema-file"),
         OPTION_LATER_ROW("shape"),
     };
-    _Static_assert(sizeof table / sizeof table[0] <= MAX_ROWS - 32, "room for a command's own rows");
+    _Static_assert(sizeof table / sizeof table[0] <= MAX_OPTION_ROWS - 32, "room for a command's own rows");
     memcpy(rows, table, sizeof table);
     return sizeof table / sizeof table[0];
 }

@@ -83,8 +83,8 @@ struct run_options {
     const char *log_file;
 
     struct sampler_options sampler;
-    struct logit_bias *biases; /* sampler.logit_bias */
-    bool seed_given;
+    struct logit_bias *biases;   /* sampler.logit_bias */
+    bool seed_given, ignore_eos; /* ignore_eos: tokens that end a text are banned */
     struct string_list dry_breakers;
     bool dry_breakers_given; /* else the default ones */
 };
@@ -100,7 +100,12 @@ struct option_set {
     size_t max_args, n_args;
 };
 
-enum { OPTIONS_GO = -1 };
+enum { OPTIONS_GO = -1, MAX_OPTION_ROWS = 128 };
+
+/* Gives one row its value, as the command line would: 0, or an exit code after printing why. */
+int option_set(const struct option_row *row, const char *option, const char *value);
+/* The shared rows, filling o: up to MAX_OPTION_ROWS of them; their number. */
+size_t run_option_rows(struct run_options *o, struct option_row *rows);
 
 /* Parses; OPTIONS_GO, or the exit code to return now (0 after --help). Sets the log up. Fills what the
  * command line leaves open in *run from the environment and the machine. */

@@ -4,6 +4,7 @@
 #include "quant/err.h"
 
 #include <inttypes.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -39,16 +40,41 @@ static bool *dry_breakers(const struct session *s, const struct run_options *o)
     return is_breaker;
 }
 
-static int open_sampler(struct session *s, const struct run_options *o, char *err, size_t errlen)
+/* The biases of o, then a ban of every token that ends a text. */
+static struct logit_bias *end_bans(const struct session *s, const struct run_options *o, size_t *n)
+{
+    *n = o->sampler.n_logit_bias;
+    struct logit_bias *bias = malloc((*n + (size_t)s->config->vocab_size) * sizeof *bias);
+    if (!bias)
+        return NULL;
+    if (*n > 0)
+        memcpy(bias, o->sampler.logit_bias, *n * sizeof *bias);
+    for (int32_t id = 0; id < s->config->vocab_size; id++)
+        if (tokenizer_is_end(s->tokenizer, id))
+            bias[(*n)++] = (struct logit_bias){id, -INFINITY};
+    return bias;
+}
+
+int session_set_sampler(struct session *s, const struct run_options *o, char *err, size_t errlen)
 {
     struct sampler_options so = o->sampler;
+    struct sampler *sampler = NULL;
     bool *is_breaker = NULL;
-    if (so.dry_multiplier > 0 && !(is_breaker = dry_breakers(s, o)))
-        return err_set(err, errlen, "out of memory");
-    so.dry_breaker = is_breaker;
-    int failed = sampler_new(&s->sampler, &so, s->config->vocab_size, err, errlen);
+    struct logit_bias *bias = NULL;
+    int failed = 0;
+    if (so.dry_multiplier > 0 && !(so.dry_breaker = is_breaker = dry_breakers(s, o)))
+        failed = err_set(err, errlen, "out of memory");
+    if (o->ignore_eos && s->tokenizer && !(so.logit_bias = bias = end_bans(s, o, &so.n_logit_bias)))
+        failed = err_set(err, errlen, "out of memory");
+    if (!failed)
+        failed = sampler_new(&sampler, &so, s->config->vocab_size, err, errlen);
     free(is_breaker);
-    return failed;
+    free(bias);
+    if (failed)
+        return -1;
+    sampler_free(s->sampler);
+    s->sampler = sampler;
+    return 0;
 }
 
 static int open_text(struct session *s, unsigned needs, char *err, size_t errlen)
@@ -61,6 +87,8 @@ static int open_text(struct session *s, unsigned needs, char *err, size_t errlen
             return -1;
         tool_note(NOTE_VERBOSE, "note: no tokenizer: %s\n", err);
     }
+    if (s->tokenizer && tokenizer_warning(s->tokenizer))
+        tool_note(NOTE_USUAL, "note: %s\n", tokenizer_warning(s->tokenizer));
     return needs & SESSION_CHAT ? chat_prompt_open(&s->chat, s->weights, s->tokenizer, err, errlen) : 0;
 }
 
@@ -121,7 +149,7 @@ static int open_all(struct session *s, const char *path, const struct run_option
     s->no_logits = calloc((size_t)s->n_batch, 1);
     if (!s->no_logits)
         return err_set(err, errlen, "out of memory");
-    return needs & SESSION_SAMPLER ? open_sampler(s, o, err, errlen) : 0;
+    return needs & SESSION_SAMPLER ? session_set_sampler(s, o, err, errlen) : 0;
 }
 
 int session_open(struct session *s, const char *path, const struct run_options *o, unsigned needs, char *err,
@@ -173,4 +201,17 @@ int session_eval(struct session *s, const int32_t *ids, size_t n, const float **
         done += (size_t)b.n;
     }
     return 0;
+}
+
+int session_set_threads(struct session *s, int n_threads, const struct run_options *o, char *err,
+                        size_t errlen)
+{
+    const struct context_options xo = {.n_threads = n_threads,
+                                       .n_threads_batch = n_threads,
+                                       .max_batch = s->n_batch,
+                                       .compute = o->compute,
+                                       .check_finite = o->check_finite};
+    context_free(s->context);
+    s->context = NULL;
+    return context_new(&s->context, s->model, s->cache, &xo, err, errlen);
 }

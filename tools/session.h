@@ -37,6 +37,13 @@ int session_open(struct session *s, const char *path, const struct run_options *
                  size_t errlen);
 void session_close(struct session *s); /* a zeroed one is fine */
 
+/* A new sampler by o's options, its random state at the seed; −1: the old one stays. */
+int session_set_sampler(struct session *s, const struct run_options *o, char *err, size_t errlen);
+
+/* Changes the number of threads, of one token and of prompts alike. −1: the session can only be closed. */
+int session_set_threads(struct session *s, int n_threads, const struct run_options *o, char *err,
+                        size_t errlen);
+
 enum { SESSION_STOPPED = 1 };
 
 /* Evaluates n ids after those that the cache holds, a batch at a time; *logits is the last one's row
