@@ -166,8 +166,18 @@ static void pack_pieces(struct worker *worker, void *arg)
         }
 }
 
+/* --no-repack: the matrices are views of the file. */
+static void view_matrices(struct model *m, const struct binding *b, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        const struct tensor *t = b[i].tensor;
+        if (b[i].is_matrix)
+            m->ops->packed_view(place_of(m, &b[i]), t->type, t->dims[1], t->dims[0], t->data);
+    }
+}
+
 /* Allocates every matrix and packs it. Nothing in the parallel part can fail. */
-static int load_matrices(struct model *m, const struct weights *w, const struct binding *b, size_t n,
+static int pack_matrices(struct model *m, const struct weights *w, const struct binding *b, size_t n,
                          int n_threads)
 {
     int64_t pieces = 0;
@@ -211,7 +221,7 @@ static void count_memory(struct model *m, const struct binding *b, size_t n)
         mem->n_params += (uint64_t)(t->dims[0] * t->dims[1]);
         if (b[i].is_matrix) {
             const struct packed *p = place_of(m, &b[i]);
-            mem->weight_bytes += (uint64_t)(p->n_tiles * p->tile_bytes);
+            mem->weight_bytes += p->is_view ? t->bytes : (uint64_t)(p->n_tiles * p->tile_bytes);
             if (p == &m->token_embd && m->output != p) {
                 mem->token_bytes += (uint64_t)qtype_bytes(t->type, t->dims[0]);
                 continue;
@@ -225,9 +235,9 @@ int model_load(struct model **out, struct weights *w, const struct model_options
                size_t errlen)
 {
     *out = NULL;
-    if (opt->no_repack)
-        return err_set(err, errlen, "%s: computing from the file's layout is not supported yet",
-                       weights_path(w));
+    if (opt->no_repack && !opt->ops->packed_view)
+        return err_set(err, errlen, "%s: %s cannot compute from the file's layout", weights_path(w),
+                       opt->ops->name);
     struct model *m = calloc(1, sizeof *m);
     struct binding *b = NULL;
     size_t n = 0;
@@ -244,19 +254,23 @@ int model_load(struct model **out, struct weights *w, const struct model_options
     if (bind_tensors(&b, &n, w, &m->config, err, errlen))
         goto failed;
     m->layers = calloc((size_t)m->config.n_layers, sizeof *m->layers);
-    if (!m->layers || load_vectors(m, b, n) || load_matrices(m, w, b, n, opt->n_threads)) {
-        (void)err_set(err, errlen, "%s: not enough memory for %" PRIu64 " bytes of weights", weights_path(w),
-                      weights_file_bytes(w));
-        goto failed;
-    }
+    if (!m->layers || load_vectors(m, b, n))
+        goto no_memory;
     if (load_rope(m, weights_path(w), err, errlen))
         goto failed;
+    if (opt->no_repack)
+        view_matrices(m, b, n);
+    else if (pack_matrices(m, w, b, n, opt->n_threads))
+        goto no_memory;
     m->output = m->config.tied_embeddings ? &m->token_embd : &m->own_output;
     count_memory(m, b, n);
     free(b);
     *out = m;
     return 0;
 
+no_memory:
+    (void)err_set(err, errlen, "%s: not enough memory for %" PRIu64 " bytes of weights", weights_path(w),
+                  weights_file_bytes(w));
 failed:
     free(b);
     model_free(m);

@@ -30,15 +30,15 @@ struct model;
 struct model_options {
     const struct ops *ops;
     int n_threads;         /* for packing */
-    bool no_repack;        /* compute from the file's layout: refused, not supported yet */
+    bool no_repack;        /* compute from the file's layout (slow, the same bits): the weights must stay open */
     double rope_freq_base; /* 0: the model's own */
     double rope_scale;     /* 0: the model's own; 2: positions at half speed */
     int rope_scaling;      /* enum rope_scaling, −1: the model's own (LINEAR when only rope_scale is given) */
 };
 
 /* Binds every tensor of w to its role, checks shapes, packs. A tensor that nothing binds, a missing one,
- * or a shape that the hyper-parameters do not imply is an error naming it. w may be closed afterwards.
- * Source pages are dropped from memory as they are packed. */
+ * or a shape that the hyper-parameters do not imply is an error naming it. w may be closed afterwards
+ * unless no_repack. Source pages are dropped from memory as they are packed. */
 int model_load(struct model **out, struct weights *w, const struct model_options *opt, char *err,
                size_t errlen);
 void model_free(struct model *m); /* NULL is fine */
@@ -48,8 +48,8 @@ const struct config *model_config(const struct model *m);
 int config_read(struct config *c, const struct weights *w, char *err, size_t errlen);
 
 struct model_memory {
-    uint64_t weight_bytes;         /* packed */
-    uint64_t token_bytes;          /* weights read per generated token, as the file's types have them */
+    uint64_t weight_bytes; /* as held in memory: packed */
+    uint64_t token_bytes;  /* weights read per generated token, as the file's types have them */
     uint64_t n_params;
 };
 void model_memory(const struct model *m, struct model_memory *mem);

@@ -1,0 +1,553 @@
+/* The forward pass: golden logits, and the same bits for every setting. */
+#include "tests/model/fixture.h"
+#include "tests/model/gguf_edit.h"
+#include "tests/test.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+/* Golden models: a few of whole architectures, and one for every quantised type. */
+static const char *const plain_models[] = {"llama-f32", "llama-f16", "llama-bf16", "qwen2-f32", "qwen2-f16"};
+
+enum {
+    N_PLAIN = sizeof plain_models / sizeof *plain_models,
+    N_MODELS = N_PLAIN + QTYPE_N_MATRIX - QTYPE_Q4_0,
+};
+
+static const char *model_name(int i)
+{
+    static char name[64];
+    if (i < N_PLAIN)
+        return plain_models[i];
+    (void)snprintf(name, sizeof name, "quant-%s", qtypes[QTYPE_Q4_0 + i - N_PLAIN].name);
+    return name;
+}
+
+/* Path of a golden model's file; NULL: not there, and said so. */
+static const char *model_file(int i, const char *file)
+{
+    char name[128];
+    (void)snprintf(name, sizeof name, "gguf/%s/%s", model_name(i), file);
+    const char *path = test_golden(name);
+    if (!path)
+        test_skip(name, "no such golden file");
+    return path;
+}
+
+static void *new_floats(int64_t n)
+{
+    void *p = malloc((size_t)n * sizeof(float));
+    ck_assert_ptr_nonnull(p);
+    return p;
+}
+
+static double max_error(const float *a, const float *b, int64_t n)
+{
+    double max = 0;
+    for (int64_t i = 0; i < n; i++) {
+        double d = fabs((double)a[i] - (double)b[i]);
+        if (!(d <= max))
+            max = d;
+    }
+    return max;
+}
+
+/* ---- Golden values ------------------------------------------------------------------------------ */
+
+static void check_golden(const char *what, const char *model_path, const struct expected *e, enum isa isa,
+                         double tolerance)
+{
+    struct setting s = plain;
+    s.isa = isa;
+    s.n_threads = 2;
+    struct fixture f = fixture_open(model_path, &s);
+    float *logits = new_floats((int64_t)e->n * f.vocab_size);
+    int32_t greedy[64];
+    ck_assert_int_le(e->n_greedy, 64);
+    fixture_eval(&f, 0, e->ids, e->n, logits);
+    const float *tail = logits + (int64_t)(e->n - e->n_logits) * f.vocab_size;
+    double error = max_error(tail, e->logits, (int64_t)e->n_logits * f.vocab_size);
+    ck_assert_msg(error <= tolerance, "%s, %s: largest error of a logit %g", what, isa_name(isa), error);
+    fixture_greedy(&f, logits + (int64_t)(e->n - 1) * f.vocab_size, greedy, e->n_greedy);
+    for (int i = 0; i < e->n_greedy; i++)
+        ck_assert_msg(greedy[i] == e->greedy[i], "%s, %s: greedy token %d is %d, not %d", what, isa_name(isa),
+                      i, greedy[i], e->greedy[i]);
+    free(logits);
+    fixture_close(&f);
+}
+
+START_TEST(golden_logits) /* loop over models */
+{
+    const char *path = model_file(_i, "expected.safetensors");
+    if (!path)
+        return;
+    struct expected e = expected_open(path);
+    for (int isa = 0; isa < ISA_COUNT; isa++)
+        if (isa_supported(isa) && isa_built(isa))
+            check_golden(model_name(_i), model_file(_i, "model.gguf"), &e, isa, 1e-3);
+    weights_close(e.w);
+}
+END_TEST
+
+/* Published models, where they are; the default one under the name it is fetched by, too. */
+static const struct {
+    const char *golden, *file, *other;
+} real_models[] = {
+    {"real/smollm2-135m-q4_1", "smollm2-135m-q4_1.gguf", "SmolLM2-135M-Instruct.Q4_1.gguf"},
+    {"real/qwen-0.5b", "qwen-0.5b.gguf", NULL},
+};
+
+enum { N_REAL = sizeof real_models / sizeof *real_models };
+
+START_TEST(golden_real) /* loop over real models */
+{
+    char golden[128], model[1024];
+    (void)snprintf(golden, sizeof golden, "%s/expected.safetensors", real_models[_i].golden);
+    const char *path = test_model(real_models[_i].file);
+    if (!path && real_models[_i].other)
+        path = test_model(real_models[_i].other);
+    if (!path) {
+        test_skip(real_models[_i].file, "no such model");
+        return;
+    }
+    (void)snprintf(model, sizeof model, "%s", path);
+    path = test_golden(golden);
+    if (!path) {
+        test_skip(golden, "no such golden file");
+        return;
+    }
+    struct expected e = expected_open(path);
+    check_golden(real_models[_i].file, model, &e, isa_best(), 2e-2);
+
+    /* The other levels: the same bits, on fewer tokens. */
+    const int n = 5;
+    float *ref = NULL;
+    for (int isa = isa_best(); isa >= 0; isa--) {
+        if (!isa_supported(isa) || !isa_built(isa))
+            continue;
+        struct setting s = plain;
+        s.isa = isa;
+        s.compute = COMPUTE_FAST;
+        s.kv_type = QTYPE_F16;
+        s.n_threads = 2;
+        struct fixture f = fixture_open(model, &s);
+        float *got = new_floats((int64_t)n * f.vocab_size);
+        fixture_eval(&f, 0, e.ids, n, got);
+        if (ref)
+            ck_assert_msg(memcmp(ref, got, (size_t)(n * f.vocab_size) * sizeof *got) == 0, "%s: %s",
+                          real_models[_i].file, isa_name(isa));
+        free(ref);
+        ref = got;
+        fixture_close(&f);
+    }
+    free(ref);
+    weights_close(e.w);
+}
+END_TEST
+
+/* ---- The same bits ------------------------------------------------------------------------------ */
+
+enum { N_LEVEL_TOKENS = 70, N_TOKENS = 150, N_PREFIX = 77, N_BRANCH = 40 };
+
+START_TEST(levels_have_the_same_bits) /* loop over models × compute */
+{
+    const char *path = model_file(_i / 2, "model.gguf");
+    if (!path)
+        return;
+    struct setting s = plain;
+    s.compute = _i % 2 ? COMPUTE_F32 : COMPUTE_FAST;
+    s.kv_type = _i % 2 ? QTYPE_F32 : QTYPE_F16;
+    int32_t id[N_LEVEL_TOKENS];
+    float *ref = NULL;
+    for (int isa = 0; isa < ISA_COUNT; isa++) {
+        if (!isa_supported(isa) || !isa_built(isa))
+            continue;
+        s.isa = isa;
+        struct fixture f = fixture_open(path, &s);
+        make_ids(id, N_LEVEL_TOKENS, f.vocab_size, 1);
+        float *got = new_floats((int64_t)N_LEVEL_TOKENS * f.vocab_size);
+        fixture_eval(&f, 0, id, N_LEVEL_TOKENS, got);
+        if (ref) {
+            ck_assert_msg(memcmp(ref, got, (size_t)(N_LEVEL_TOKENS * f.vocab_size) * sizeof *got) == 0,
+                          "%s: %s differs from scalar", model_name(_i / 2), isa_name(isa));
+            free(got);
+        } else {
+            ref = got;
+        }
+        fixture_close(&f);
+    }
+    free(ref);
+}
+END_TEST
+
+/* Settings that must not change a bit, on models of every kind of weight and cache. */
+static const struct {
+    const char *model;
+    enum compute compute;
+    enum qtype kv_type;
+} cases[] = {
+    {"llama-f32", COMPUTE_FAST, QTYPE_F32},     {"llama-f16", COMPUTE_FAST, QTYPE_F16},
+    {"llama-bf16", COMPUTE_FAST, QTYPE_F16},    {"qwen2-f16", COMPUTE_F32, QTYPE_F32},
+    {"quant-q4_0", COMPUTE_FAST, QTYPE_Q8_0},   {"quant-q4_0", COMPUTE_F32, QTYPE_Q4_0},
+    {"quant-q4_1", COMPUTE_FAST, QTYPE_F16},    {"quant-q4_1", COMPUTE_F32, QTYPE_F32},
+    {"quant-q2_k", COMPUTE_FAST, QTYPE_F16},    {"quant-q6_k", COMPUTE_F32, QTYPE_F16},
+    {"quant-iq4_xs", COMPUTE_FAST, QTYPE_Q4_0},
+};
+
+enum { N_CASES = sizeof cases / sizeof *cases };
+
+struct same {
+    struct setting s;
+    struct fixture f;
+    int32_t id[N_TOKENS];
+    float *ref, *got;
+};
+
+static bool same_open(struct same *t, int i)
+{
+    char name[128];
+    (void)snprintf(name, sizeof name, "gguf/%s/model.gguf", cases[i].model);
+    const char *path = test_golden(name);
+    if (!path) {
+        test_skip(name, "no such golden file");
+        return false;
+    }
+    t->s = plain;
+    t->s.isa = isa_best();
+    t->s.compute = cases[i].compute;
+    t->s.kv_type = cases[i].kv_type;
+    t->s.n_seqs = 2;
+    t->s.n_ctx = 2 * N_TOKENS;
+    t->f = fixture_open(path, &t->s);
+    make_ids(t->id, N_TOKENS, t->f.vocab_size, 2);
+    t->ref = new_floats((int64_t)N_TOKENS * t->f.vocab_size);
+    t->got = new_floats((int64_t)N_TOKENS * t->f.vocab_size);
+    fixture_eval(&t->f, 0, t->id, N_TOKENS, t->ref);
+    return true;
+}
+
+static void same_close(struct same *t)
+{
+    free(t->ref);
+    free(t->got);
+    fixture_close(&t->f);
+}
+
+/* Rows of got are those of ref from token `from` on. */
+static void check_same(const struct same *t, int from, int n, const char *what)
+{
+    size_t row = (size_t)t->f.vocab_size * sizeof *t->ref;
+    for (int i = 0; i < n; i++)
+        ck_assert_msg(
+            memcmp((char *)t->got + (size_t)i * row, (char *)t->ref + (size_t)(from + i) * row, row) == 0,
+            "%s: token %d differs", what, from + i);
+}
+
+START_TEST(threads_and_slices_change_no_bit)
+{
+    static const int n_threads[] = {1, 2, 3}, max_batch[] = {1, 7, 64, 512};
+    struct same t;
+    if (!same_open(&t, _i))
+        return;
+    for (size_t b = 0; b < 4; b++)
+        for (size_t n = 0; n < 3; n++) {
+            struct setting s = t.s;
+            s.n_threads = n_threads[n];
+            s.max_batch = max_batch[b];
+            fixture_set(&t.f, &s);
+            fixture_eval(&t.f, 0, t.id, N_TOKENS, t.got);
+            char what[64];
+            (void)snprintf(what, sizeof what, "%d threads, slices of %d", s.n_threads, s.max_batch);
+            check_same(&t, 0, N_TOKENS, what);
+        }
+    same_close(&t);
+}
+END_TEST
+
+START_TEST(reused_prefix_changes_no_bit)
+{
+    struct same t;
+    if (!same_open(&t, _i))
+        return;
+    int32_t other[N_BRANCH];
+    make_ids(other, N_BRANCH, t.f.vocab_size, 3);
+    /* Two sequences share a prefix that ends inside a page; each goes its own way. */
+    ck_assert_int_eq(cache_copy_prefix(t.f.cache, 1, 0, N_PREFIX), 0);
+    cache_truncate(t.f.cache, 0, N_PREFIX);
+    fixture_eval(&t.f, 0, other, N_BRANCH, NULL);
+    fixture_eval(&t.f, 1, t.id + N_PREFIX, N_TOKENS - N_PREFIX, t.got);
+    check_same(&t, N_PREFIX, N_TOKENS - N_PREFIX, "copied prefix");
+    /* Back to the prefix, whose page was copied on the first write. */
+    cache_truncate(t.f.cache, 0, N_PREFIX);
+    fixture_eval(&t.f, 0, t.id + N_PREFIX, N_TOKENS - N_PREFIX, t.got);
+    check_same(&t, N_PREFIX, N_TOKENS - N_PREFIX, "truncated");
+    /* Token by token from the start, in pages that held something else. */
+    cache_drop(t.f.cache, 0);
+    cache_drop(t.f.cache, 1);
+    for (int i = 0; i < N_TOKENS; i++)
+        fixture_eval(&t.f, 0, &t.id[i], 1, t.got + (int64_t)i * t.f.vocab_size);
+    check_same(&t, 0, N_TOKENS, "one at a time");
+    same_close(&t);
+}
+END_TEST
+
+START_TEST(neighbours_change_no_bit)
+{
+    struct same t;
+    if (!same_open(&t, _i))
+        return;
+    cache_drop(t.f.cache, 0);
+    /* Sequence 1 is the one compared; sequence 0's tokens, fewer, stand between its own. */
+    enum { N_OTHER = 90, N_BOTH = N_TOKENS + N_OTHER };
+    int32_t other[N_OTHER], id[N_BOTH], seq[N_BOTH];
+    int64_t pos[N_BOTH];
+    uint8_t want[N_BOTH];
+    make_ids(other, N_OTHER, t.f.vocab_size, 4);
+    int n = 0;
+    for (int i = 0; i < N_TOKENS; i++) {
+        if (i % 5 < 3 && n - i < N_OTHER) {
+            id[n] = other[n - i];
+            pos[n] = n - i;
+            seq[n] = 0;
+            want[n] = 0;
+            n++;
+        }
+        id[n] = t.id[i];
+        pos[n] = i;
+        seq[n] = 1;
+        want[n] = i % 3 == 0;
+        n++;
+    }
+    char err[256];
+    const float *logits;
+    struct batch b = {.n = n, .id = id, .seq = seq, .pos = pos, .want_logits = want};
+    ck_assert_msg(context_eval(t.f.context, &b, &logits, err, sizeof err) == 0, "%s", err);
+    size_t row = (size_t)t.f.vocab_size;
+    for (int i = 0; i < N_TOKENS; i += 3, logits += row)
+        ck_assert_msg(memcmp(logits, t.ref + (size_t)i * row, row * sizeof *logits) == 0, "token %d differs",
+                      i);
+    same_close(&t);
+}
+END_TEST
+
+START_TEST(file_layout_has_the_same_bits)
+{
+    struct same t;
+    if (!same_open(&t, _i))
+        return;
+    if (!ops_cpu(t.s.isa)->packed_view) {
+        same_close(&t);
+        return;
+    }
+    char err[256];
+    struct model_options o = {.ops = ops_cpu(t.s.isa), .n_threads = 1, .rope_scaling = -1, .no_repack = true};
+    model_free(t.f.model);
+    ck_assert_msg(model_load(&t.f.model, t.f.weights, &o, err, sizeof err) == 0, "%s", err);
+    t.s.n_threads = 2;
+    fixture_set(&t.f, &t.s);
+    fixture_eval(&t.f, 0, t.id, N_TOKENS, t.got);
+    check_same(&t, 0, N_TOKENS, "not repacked");
+    same_close(&t);
+}
+END_TEST
+
+/* ---- Batches ------------------------------------------------------------------------------------ */
+
+static void refuse(struct fixture *f, const struct batch *b, const char *why)
+{
+    char err[256] = "";
+    int64_t len0 = cache_len(f->cache, 0), len1 = cache_len(f->cache, 1);
+    const float *logits;
+    ck_assert_int_eq(context_eval(f->context, b, &logits, err, sizeof err), -1);
+    ck_assert_msg(strstr(err, why) != NULL, "'%s' does not say '%s'", err, why);
+    ck_assert_ptr_null(logits);
+    ck_assert_int_eq(cache_len(f->cache, 0), len0);
+    ck_assert_int_eq(cache_len(f->cache, 1), len1);
+}
+
+START_TEST(bad_batches_are_refused)
+{
+    const char *path = test_golden("gguf/llama-f16/model.gguf");
+    if (!path) {
+        test_skip("gguf/llama-f16", "no such golden file");
+        return;
+    }
+    struct setting s = plain;
+    s.n_seqs = 2;
+    s.n_ctx = 100;
+    s.max_batch = 16;
+    struct fixture f = fixture_open(path, &s);
+    int32_t id[128];
+    make_ids(id, 128, f.vocab_size, 5);
+    fixture_eval(&f, 0, id, 10, NULL);
+
+    refuse(&f, &(struct batch){.n = 0, .id = id}, "no tokens");
+    refuse(&f, &(struct batch){.n = -1, .id = id}, "no tokens");
+    refuse(&f, &(struct batch){.n = 2, .id = (int32_t[]){1, f.vocab_size}}, "token 1");
+    refuse(&f, &(struct batch){.n = 1, .id = (int32_t[]){-1}}, "id -1");
+    refuse(&f, &(struct batch){.n = 1, .id = id, .seq = (int32_t[]){2}}, "sequence 2");
+    refuse(&f, &(struct batch){.n = 1, .id = id, .seq = (int32_t[]){-1}}, "sequence -1");
+    refuse(&f, &(struct batch){.n = 1, .id = id, .pos = (int64_t[]){9}}, "position 9");
+    refuse(&f, &(struct batch){.n = 2, .id = id, .pos = (int64_t[]){10, 12}}, "position 12");
+    refuse(&f, &(struct batch){.n = 91, .id = id}, "context is full");
+
+    /* Nothing was lost or taken: the rest of the context still fits, and not a token more. */
+    fixture_eval(&f, 0, id, 90, NULL);
+    refuse(&f, &(struct batch){.n = 1, .id = id}, "context is full");
+    /* Two sequences have room for 100 positions together; page by page there may be a little more. */
+    fixture_eval(&f, 1, id, 27, NULL);
+    refuse(&f, &(struct batch){.n = 38, .id = id, .seq = (int32_t[38]){[0 ... 37] = 1}}, "context is full");
+    fixture_close(&f);
+}
+END_TEST
+
+START_TEST(wanted_rows_come_in_order)
+{
+    const char *path = test_golden("gguf/qwen2-f16/model.gguf");
+    if (!path) {
+        test_skip("gguf/qwen2-f16", "no such golden file");
+        return;
+    }
+    struct setting s = plain;
+    s.max_batch = 100;
+    struct fixture f = fixture_open(path, &s);
+    enum { N = 200 };
+    int32_t id[N];
+    uint8_t want[N];
+    size_t row = (size_t)f.vocab_size;
+    float *ref = new_floats((int64_t)N * f.vocab_size);
+    char err[256];
+    const float *logits;
+    make_ids(id, N, f.vocab_size, 6);
+    fixture_eval(&f, 0, id, N, ref); /* more rows than one piece of the output holds */
+
+    cache_drop(f.cache, 0);
+    ck_assert_int_eq(context_eval(f.context, &(struct batch){.n = N, .id = id}, &logits, err, sizeof err), 0);
+    ck_assert_mem_eq(logits, ref + (N - 1) * row, row * sizeof *ref);
+
+    cache_drop(f.cache, 0);
+    for (int i = 0; i < N; i++)
+        want[i] = i == 3 || i == 99 || i == 100 || i == 150;
+    struct batch b = {.n = N, .id = id, .want_logits = want};
+    ck_assert_int_eq(context_eval(f.context, &b, &logits, err, sizeof err), 0);
+    for (int i = 0; i < N; i++)
+        if (want[i]) {
+            ck_assert_mem_eq(logits, ref + (size_t)i * row, row * sizeof *ref);
+            logits += row;
+        }
+    ck_assert_int_eq(cache_len(f.cache, 0), N);
+    free(ref);
+    fixture_close(&f);
+}
+END_TEST
+
+/* ---- --check-finite ----------------------------------------------------------------------------- */
+
+static const struct {
+    const char *tensor, *message; /* NaN in the tensor; NULL: none */
+} poisons[] = {
+    {NULL, NULL},
+    {"blk.0.attn_norm.weight", "layer 0, attention norm: a value is not finite"},
+    {"blk.1.attn_norm.weight", "layer 1, attention norm: a value is not finite"},
+    {"blk.1.attn_k.bias", "layer 1, key: a value is not finite"},
+    {"blk.0.attn_v.bias", "layer 0, value: a value is not finite"},
+    {"blk.1.ffn_norm.weight", "layer 1, FFN norm: a value is not finite"},
+    {"output_norm.weight", "output norm: a value is not finite"},
+};
+
+START_TEST(first_value_not_finite_is_named)
+{
+    const char *path = test_golden("gguf/qwen2-f16/model.gguf");
+    if (!path) {
+        test_skip("gguf/qwen2-f16", "no such golden file");
+        return;
+    }
+    struct gguf *g = gguf_read(path);
+    if (poisons[_i].tensor)
+        ((float *)gguf_find(g, poisons[_i].tensor)->data)[1] = NAN;
+    path = gguf_write(g);
+    struct setting s = plain;
+    s.max_batch = 8;
+    s.check_finite = true;
+    s.n_threads = 2;
+    struct fixture f = fixture_open(path, &s);
+    int32_t id[20];
+    char err[256];
+    make_ids(id, 20, f.vocab_size, 7);
+    struct batch b = {.n = 20, .id = id};
+    int rc = context_eval(f.context, &b, NULL, err, sizeof err);
+    if (poisons[_i].tensor) {
+        ck_assert_int_eq(rc, -1);
+        ck_assert_str_eq(err, poisons[_i].message);
+        ck_assert_int_eq(cache_len(f.cache, 0), 0);
+        s.check_finite = false;
+        fixture_set(&f, &s);
+        ck_assert_int_eq(context_eval(f.context, &b, NULL, err, sizeof err), 0);
+    } else {
+        ck_assert_int_eq(rc, 0);
+        ck_assert_int_eq(cache_len(f.cache, 0), 20);
+    }
+    fixture_close(&f);
+    gguf_free(g);
+    (void)unlink(path);
+}
+END_TEST
+
+START_TEST(bad_contexts_are_refused)
+{
+    const char *path = test_golden("gguf/llama-f16/model.gguf");
+    if (!path) {
+        test_skip("gguf/llama-f16", "no such golden file");
+        return;
+    }
+    static const struct context_options bad[] = {
+        {.n_threads = 0, .n_threads_batch = 1, .max_batch = 1},
+        {.n_threads = 1, .n_threads_batch = -5, .max_batch = 1},
+        {.n_threads = 1 << 20, .n_threads_batch = 1, .max_batch = 1},
+        {.n_threads = 1, .n_threads_batch = 1, .max_batch = 0},
+        {.n_threads = 1, .n_threads_batch = 1, .max_batch = 1 << 30},
+    };
+    struct fixture f = fixture_open(path, &plain);
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        char err[256] = "";
+        struct context *x;
+        ck_assert_int_eq(context_new(&x, f.model, f.cache, &bad[i], err, sizeof err), -1);
+        ck_assert_ptr_null(x);
+        ck_assert_str_ne(err, "");
+    }
+    fixture_close(&f);
+}
+END_TEST
+
+static Suite *forward_suite(void)
+{
+    Suite *s = suite_create("model/forward");
+    TCase *golden = tcase_create("golden");
+    tcase_set_timeout(golden, 300);
+    tcase_add_loop_test(golden, golden_logits, 0, N_MODELS);
+    tcase_add_loop_test(golden, golden_real, 0, N_REAL);
+    suite_add_tcase(s, golden);
+
+    TCase *bits = tcase_create("bits");
+    tcase_set_timeout(bits, 120);
+    tcase_add_loop_test(bits, levels_have_the_same_bits, 0, 2 * N_MODELS);
+    tcase_add_loop_test(bits, threads_and_slices_change_no_bit, 0, N_CASES);
+    tcase_add_loop_test(bits, reused_prefix_changes_no_bit, 0, N_CASES);
+    tcase_add_loop_test(bits, neighbours_change_no_bit, 0, N_CASES);
+    tcase_add_loop_test(bits, file_layout_has_the_same_bits, 0, N_CASES);
+    suite_add_tcase(s, bits);
+
+    TCase *batches = tcase_create("batches");
+    tcase_set_timeout(batches, 60);
+    tcase_add_test(batches, bad_batches_are_refused);
+    tcase_add_test(batches, wanted_rows_come_in_order);
+    tcase_add_loop_test(batches, first_value_not_finite_is_named, 0, sizeof poisons / sizeof *poisons);
+    tcase_add_test(batches, bad_contexts_are_refused);
+    suite_add_tcase(s, batches);
+    return s;
+}
+
+TEST_SUITE(forward_suite)

@@ -1,0 +1,176 @@
+/* RoPE's frequencies: the formula, the rope_freqs tensor, linear scaling. */
+#include "model/layers.h"
+#include "tests/model/fixture.h"
+#include "tests/test.h"
+
+#include <math.h>
+#include <string.h>
+#include <unistd.h>
+
+START_TEST(frequencies_follow_the_formula)
+{
+    struct config c = {.rotary_dim = 8, .rope_theta = 10000, .rope_scaling = ROPE_SCALING_NONE};
+    double f[4], factor;
+    char err[256];
+    ck_assert_int_eq(rope_frequencies(f, &factor, &c, NULL, err, sizeof err), 0);
+    ck_assert_double_eq(factor, 1);
+    ck_assert_double_eq_tol(f[0], 1, 1e-15);
+    ck_assert_double_eq_tol(f[1], 0.1, 1e-15);
+    ck_assert_double_eq_tol(f[2], 0.01, 1e-15);
+    ck_assert_double_eq_tol(f[3], 0.001, 1e-15);
+    c.rope_scaling = ROPE_SCALING_LINEAR;
+    c.rope_factor = 4;
+    const float divisors[] = {1, 2, 0.5f, 8};
+    ck_assert_int_eq(rope_frequencies(f, &factor, &c, divisors, err, sizeof err), 0);
+    ck_assert_double_eq_tol(f[0], 0.25, 1e-15);
+    ck_assert_double_eq_tol(f[1], 0.0125, 1e-15);
+    ck_assert_double_eq_tol(f[2], 0.005, 1e-15);
+    ck_assert_double_eq_tol(f[3], 0.00003125, 1e-15);
+}
+END_TEST
+
+enum { N_IDS = 40, VOCAB = 320 };
+
+/* Logits of a changed golden model under load options; g stays the caller's. */
+static void logits_of(const struct gguf *g, const struct model_options *o, float *out)
+{
+    char err[512];
+    int32_t id[N_IDS];
+    const char *path = gguf_write(g);
+    struct fixture f = fixture_open(path, &plain);
+    if (o) {
+        model_free(f.model);
+        ck_assert_msg(model_load(&f.model, f.weights, o, err, sizeof err) == 0, "%s", err);
+        fixture_set(&f, &plain);
+    }
+    ck_assert_int_eq(f.vocab_size, VOCAB);
+    make_ids(id, N_IDS, f.vocab_size, 9);
+    fixture_eval(&f, 0, id, N_IDS, out);
+    fixture_close(&f);
+    (void)unlink(path);
+}
+
+static float base[N_IDS * VOCAB], a[N_IDS * VOCAB], b[N_IDS * VOCAB];
+
+START_TEST(rope_freqs_tensor_is_used)
+{
+    struct gguf *g = gguf_golden("gguf/llama-f16/model.gguf");
+    if (!g)
+        return;
+    logits_of(g, NULL, base);
+    const float ones[8] = {1, 1, 1, 1, 1, 1, 1, 1}, fours[8] = {4, 4, 4, 4, 4, 4, 4, 4};
+    (void)gguf_add(g, "rope_freqs.weight", ones, 8);
+    logits_of(g, NULL, a);
+    ck_assert_mem_eq(a, base, sizeof base);
+    gguf_remove_tensor(g, "rope_freqs.weight");
+    (void)gguf_add(g, "rope_freqs.weight", fours, 8);
+    logits_of(g, NULL, a);
+    ck_assert_mem_ne(a, base, sizeof base);
+    /* All divisors 4: positions at a quarter of the speed, which is linear scaling by 4. */
+    gguf_remove_tensor(g, "rope_freqs.weight");
+    gguf_set_str(g, "llama.rope.scaling.type", "linear");
+    gguf_set_f32(g, "llama.rope.scaling.factor", 4);
+    logits_of(g, NULL, b);
+    ck_assert_mem_eq(a, b, sizeof a);
+    gguf_free(g);
+}
+END_TEST
+
+START_TEST(bad_divisors_are_refused)
+{
+    const float bad[] = {0, -1, NAN, INFINITY};
+    for (size_t i = 0; i < 4; i++) {
+        struct gguf *g = gguf_golden("gguf/llama-f16/model.gguf");
+        if (!g)
+            return;
+        float divisors[8] = {1, 1, 1, 1, 1, 1, 1, 1};
+        divisors[3] = bad[i];
+        (void)gguf_add(g, "rope_freqs.weight", divisors, 8);
+        gguf_refused(g, "tensor 'rope_freqs.weight': divisor 3");
+    }
+    struct gguf *g = gguf_golden("gguf/llama-f16/model.gguf");
+    (void)gguf_add(g, "rope_freqs.weight", (float[7]){1, 1, 1, 1, 1, 1, 1}, 7);
+    gguf_refused(g, "'rope_freqs.weight' has shape [7], the hyper-parameters imply [8]");
+}
+END_TEST
+
+START_TEST(options_override_the_model)
+{
+    struct gguf *g = gguf_golden("gguf/llama-f16/model.gguf");
+    if (!g)
+        return;
+    struct model_options o = {.ops = ops_cpu(ISA_SCALAR), .n_threads = 1, .rope_scaling = -1};
+    logits_of(g, NULL, base);
+    o.rope_scale = 4; /* alone: linear */
+    logits_of(g, &o, a);
+    ck_assert_mem_ne(a, base, sizeof base);
+    o.rope_scaling = ROPE_SCALING_LINEAR;
+    logits_of(g, &o, b);
+    ck_assert_mem_eq(a, b, sizeof a);
+
+    /* A model with a scaling of its own. */
+    gguf_set_f32(g, "llama.rope.scaling.factor", 4);
+    o = (struct model_options){.ops = ops_cpu(ISA_SCALAR), .n_threads = 1, .rope_scaling = -1};
+    logits_of(g, &o, b);
+    ck_assert_mem_eq(a, b, sizeof a);
+    o.rope_scaling = ROPE_SCALING_NONE;
+    logits_of(g, &o, b);
+    ck_assert_mem_eq(base, b, sizeof base);
+
+    gguf_set_f32(g, "llama.rope.freq_base", 5000);
+    gguf_remove_key(g, "llama.rope.scaling.factor");
+    logits_of(g, NULL, a);
+    ck_assert_mem_ne(a, base, sizeof base);
+    o = (struct model_options){
+        .ops = ops_cpu(ISA_SCALAR), .n_threads = 1, .rope_scaling = -1, .rope_freq_base = 10000};
+    logits_of(g, &o, b);
+    ck_assert_mem_eq(base, b, sizeof base);
+    gguf_free(g);
+}
+END_TEST
+
+START_TEST(bad_options_are_refused)
+{
+    const char *path = test_golden("gguf/llama-f16/model.gguf");
+    if (!path) {
+        test_skip("gguf/llama-f16", "no such golden file");
+        return;
+    }
+    const struct ops *ops = ops_cpu(ISA_SCALAR);
+    const struct model_options bad[] = {
+        {.ops = ops, .n_threads = 1, .rope_scaling = -1, .rope_freq_base = -1},
+        {.ops = ops, .n_threads = 1, .rope_scaling = -1, .rope_freq_base = NAN},
+        {.ops = ops, .n_threads = 1, .rope_scaling = -1, .rope_scale = -2},
+        {.ops = ops, .n_threads = 1, .rope_scaling = -1, .rope_scale = NAN},
+        {.ops = ops, .n_threads = 1, .rope_scaling = ROPE_SCALING_LINEAR},
+        {.ops = ops, .n_threads = 1, .rope_scaling = ROPE_SCALING_YARN, .rope_scale = 4},
+        {.ops = ops, .n_threads = 1, .rope_scaling = ROPE_SCALING_DYNAMIC, .rope_scale = 4},
+    };
+    char err[256];
+    struct weights *w;
+    ck_assert_int_eq(weights_open(&w, path, NULL, err, sizeof err), 0);
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        struct model *m;
+        ck_assert_int_eq(model_load(&m, w, &bad[i], err, sizeof err), -1);
+        ck_assert_ptr_null(m);
+        ck_assert_ptr_nonnull(strstr(err, "RoPE"));
+    }
+    weights_close(w);
+}
+END_TEST
+
+static Suite *rope_suite(void)
+{
+    Suite *s = suite_create("model/rope");
+    TCase *t = tcase_create("rope");
+    tcase_set_timeout(t, 60);
+    tcase_add_test(t, frequencies_follow_the_formula);
+    tcase_add_test(t, rope_freqs_tensor_is_used);
+    tcase_add_test(t, bad_divisors_are_refused);
+    tcase_add_test(t, options_override_the_model);
+    tcase_add_test(t, bad_options_are_refused);
+    suite_add_tcase(s, t);
+    return s;
+}
+
+TEST_SUITE(rope_suite)
