@@ -1,52 +1,92 @@
 /* Private to kernels/: the inner kernels of the CPU's operators, one table per CPU level, and the
  * operators themselves. An operator divides the work among threads and is written once; what it calls
- * on rows and blocks comes from the table of its level. */
+ * on rows and blocks comes from the table of its level. Matrix products have a table of their own
+ * (linear.h). */
 #ifndef QUOLL_CPU_H
 #define QUOLL_CPU_H
 
 #include "kernels/kernels.h"
 
-/* One block of 64 positions of one KV head against some query rows (attention.c). The rows are
- * (token, head) pairs that read the same KV head of the same sequence. */
+/* ---- Kernels of one row ------------------------------------------------------------------------ */
+
+/* dst = src / sqrt(mean(src²) + eps) · weight */
+typedef void norm_row_fn(float *dst, const float *src, const float *weight, int dim, float eps);
+/* dst = act(gate) · up */
+typedef void gate_fn(float *dst, const float *gate, const float *up, int64_t n);
+/* Rotates the first 2 n_pairs elements of x in place; table: (n_pairs, 2), cos and sin. */
+typedef void rope_row_fn(float *x, const float *table, int n_pairs);
+/* f32_to_f16, n times. */
+typedef void f16_row_fn(uint16_t *dst, const float *src, int64_t n);
+
+/* ---- Kernels of one block of attention --------------------------------------------------------- */
+
+/* The 64 positions of a page for one KV head, against rows of queries: (token, head) pairs that read that
+ * head of that sequence. */
 struct attention_block {
     int n_rows, head_dim;
-    const float *q;             /* (n_rows, head_dim), for keys of F32 and F16 */
-    const struct act_block *q8; /* (n_rows, head_dim / ACT_LEN), for quantised keys */
-    const void *k;              /* the head's part of a page of keys: four packed tiles */
-    const void *v;              /* the head's part of a page of values: 64 rows */
-    const uint8_t *begin, *end; /* row r sees positions begin[r] ≤ i < end[r] ≤ 64 of the block; none:
-                                   begin 64, end 0 */
+    const float *q;             /* (n_rows, head_dim), when the keys are F32 or F16 */
+    const struct act_block *q8; /* (n_rows, head_dim / ACT_LEN), when they are quantised */
+    const void *k, *v;          /* the head's keys and values: kv.h */
+    const uint8_t *begin, *end; /* row r sees positions begin[r] ≤ i < end[r]; none: 64, 0 */
     float scale;                /* of the scores */
-    float *s;                   /* (n_rows, 64): scores, then probabilities */
-    float *m, *l;               /* (n_rows): the block's maximum and sum */
-    float *o;                   /* (n_rows, o_stride): the block's output, before division by l */
-    int o_stride;               /* head_dim rounded up to 16 */
-    float *tmp;                 /* attention_tmp_len(head_dim) floats */
+    float *s;                   /* (n_rows, KV_PAGE) */
+    float *m, *l;               /* (n_rows) */
+    float *o;                   /* (n_rows, o_stride), o_stride = head_dim rounded up to 16 */
+    int o_stride;
+    float *tmp; /* attention_tmp_len(n_rows, head_dim) */
 };
 
+/* scores: s = q k for visible positions (others: anything).
+ * softmax: m = max of s · scale, s = e^(s · scale − m), 0 where not visible, l = the sum of s.
+ * values: o = s v over visible positions. Rows that see nothing are left alone. */
 typedef void attention_block_fn(const struct attention_block *a);
+
+/* One row's running (o, m, l) takes in the next block. */
+typedef void attention_merge_fn(float *o, float *m, float *l, const float *o_b, float m_b, float l_b, int n);
+/* out = o / l */
+typedef void attention_finish_fn(float *out, const float *o, float l, int n);
+
+static inline int attention_tmp_len(int n_rows, int head_dim)
+{
+    int keys = 2 * TILE_ROWS * head_dim, values = KV_PAGE * (ACT_LEN + n_rows);
+    return keys > values ? keys : values;
+}
+
+/* ---- Tables ------------------------------------------------------------------------------------ */
 
 struct cpu_kernels {
     enum isa isa;
-
-    /* dst = src / sqrt(mean(src²) + eps) · weight, over one row of dim */
-    void (*norm_row)(float *dst, const float *src, const float *weight, int dim, float eps);
-    /* dst = silu(gate) · up */
-    void (*gate_silu)(float *dst, const float *gate, const float *up, int64_t n);
-    /* Rotates n_pairs pairs of x in place; table: (n_pairs, 2), cos and sin. */
-    void (*rope_row[3])(float *x, const float *table, int n_pairs); /* by enum rope_pairing */
-    void (*f16_row)(uint16_t *dst, const float *src, int64_t n);    /* f32_to_f16, n times */
-
-    attention_block_fn *attention_scores[QTYPE_COUNT]; /* by type of the keys: s = q k, unscaled */
-    attention_block_fn *attention_softmax;             /* m, l, and s becomes e(s · scale − m) */
-    attention_block_fn *attention_values[QTYPE_COUNT]; /* by type of the values: o = s v */
-    /* (o, m, l) of one row takes in the next block's: o (stride floats). */
-    void (*attention_merge)(float *o, float *m, float *l, const float *o_b, float m_b, float l_b, int n);
-    void (*attention_finish)(float *out, const float *o, float l, int n); /* out = o / l */
+    norm_row_fn *norm_row;
+    gate_fn *gate[ACT_SILU + 1];          /* by enum act */
+    rope_row_fn *rope_row[ROPE_HALF + 1]; /* by enum rope_pairing; ROPE_NONE: NULL */
+    f16_row_fn *f16_row;
+    attention_block_fn *attention_scores[QTYPE_COUNT]; /* by type of the keys */
+    attention_block_fn *attention_softmax;
+    attention_block_fn *attention_values[QTYPE_COUNT]; /* by type of the values */
+    attention_merge_fn *attention_merge;
+    attention_finish_fn *attention_finish;
 };
 
-/* The complete table of a level that is supported and built; made on first use. */
+/* The complete table of a level that is supported and built. */
 const struct cpu_kernels *cpu_kernels(enum isa isa);
+
+norm_row_fn norm_row_scalar, norm_row_avx2;
+gate_fn gate_silu_scalar, gate_silu_avx2;
+rope_row_fn rope_adjacent_scalar, rope_adjacent_avx2;
+rope_row_fn rope_half_scalar, rope_half_avx2;
+f16_row_fn f16_row_scalar, f16_row_avx2;
+
+attention_block_fn attention_scores_f32_scalar, attention_scores_f32_avx2, attention_scores_f32_avx512;
+attention_block_fn attention_scores_f16_scalar, attention_scores_f16_avx2, attention_scores_f16_avx512;
+attention_block_fn attention_scores_q8_0_scalar, attention_scores_q8_0_avx2;
+attention_block_fn attention_scores_q4_0_scalar, attention_scores_q4_0_avx2;
+attention_block_fn attention_values_f32_scalar, attention_values_f32_avx2, attention_values_f32_avx512;
+attention_block_fn attention_values_f16_scalar, attention_values_f16_avx2, attention_values_f16_avx512;
+attention_block_fn attention_values_q8_0_scalar, attention_values_q8_0_avx2, attention_values_q8_0_avx512;
+attention_block_fn attention_values_q4_0_scalar, attention_values_q4_0_avx2, attention_values_q4_0_avx512;
+attention_block_fn attention_softmax_scalar, attention_softmax_avx2, attention_softmax_avx512;
+attention_merge_fn attention_merge_scalar, attention_merge_avx2, attention_merge_avx512;
+attention_finish_fn attention_finish_scalar, attention_finish_avx2, attention_finish_avx512;
 
 /* ---- Operators (kernels.h), with the table to use ---------------------------------------------- */
 

@@ -1,0 +1,178 @@
+/* Reference kernels of attention over one block of 64 positions: numerics contract, rule 4, as plain
+ * loops. One sum never spans two blocks; attention.c merges blocks in the order of their positions. */
+#include "kernels/kv.h"
+#include "kernels/mathf.h"
+
+typedef float element_fn(const void *base, int64_t i);
+
+MATHF_INLINE float element_f32(const void *base, int64_t i)
+{
+    return ((const float *)base)[i];
+}
+
+MATHF_INLINE float element_f16(const void *base, int64_t i)
+{
+    return f16_to_f32(((const uint16_t *)base)[i]);
+}
+
+/* s = fmaf(q, k, s) over the head's dimension, in order. */
+MATHF_INLINE void scores_float(const struct attention_block *a, element_fn *key)
+{
+    for (int r = 0; r < a->n_rows; r++)
+        for (int i = a->begin[r]; i < a->end[r]; i++) {
+            int64_t tile = i / TILE_ROWS * (int64_t)a->head_dim;
+            float s = 0;
+            for (int d = 0; d < a->head_dim; d++)
+                s = fmaf(a->q[r * a->head_dim + d], key(a->k, (tile + d) * TILE_ROWS + i % TILE_ROWS), s);
+            a->s[r * KV_PAGE + i] = s;
+        }
+}
+
+/* Quant j = 0 … 31 of block b for row i of the tile. */
+typedef int quant_fn(const uint8_t *tile, int b, int i, int j);
+
+MATHF_INLINE int quant_q8_0(const uint8_t *tile, int b, int i, int j)
+{
+    return (int8_t)tile[(b * 8 + j / 4) * 64 + i * 4 + j % 4];
+}
+
+MATHF_INLINE int quant_q4_0(const uint8_t *tile, int b, int i, int j)
+{
+    int pair = tile[(b * 4 + j % 16 / 4) * 64 + i * 4 + j % 4];
+    return (j < 16 ? pair & 15 : pair >> 4) - 8;
+}
+
+/* The query is quantised too; per 32 elements s = fmaf(isum, d_k d_q, s), isum exact. */
+MATHF_INLINE void scores_quantised(const struct attention_block *a, enum qtype t, quant_fn *quant)
+{
+    int n_blocks = a->head_dim / ACT_LEN;
+    int64_t quants = kv_tile_quants(t, a->head_dim);
+    int64_t tile_bytes = quants + n_blocks * TILE_ROWS * (int64_t)sizeof(uint16_t);
+    for (int r = 0; r < a->n_rows; r++)
+        for (int i = a->begin[r]; i < a->end[r]; i++) {
+            const uint8_t *tile = (const uint8_t *)a->k + i / TILE_ROWS * tile_bytes;
+            const uint16_t *d = (const uint16_t *)(const void *)(tile + quants);
+            float s = 0;
+            for (int b = 0; b < n_blocks; b++) {
+                const struct act_block *q = &a->q8[r * n_blocks + b];
+                int isum = 0;
+                for (int j = 0; j < ACT_LEN; j++)
+                    isum += quant(tile, b, i % TILE_ROWS, j) * q->q[j];
+                s = fmaf((float)isum, f16_to_f32(d[b * TILE_ROWS + i % TILE_ROWS]) * q->d, s);
+            }
+            a->s[r * KV_PAGE + i] = s;
+        }
+}
+
+FMA_CLONES void attention_scores_f32_scalar(const struct attention_block *a)
+{
+    scores_float(a, element_f32);
+}
+
+FMA_CLONES void attention_scores_f16_scalar(const struct attention_block *a)
+{
+    scores_float(a, element_f16);
+}
+
+FMA_CLONES void attention_scores_q8_0_scalar(const struct attention_block *a)
+{
+    scores_quantised(a, QTYPE_Q8_0, quant_q8_0);
+}
+
+FMA_CLONES void attention_scores_q4_0_scalar(const struct attention_block *a)
+{
+    scores_quantised(a, QTYPE_Q4_0, quant_q4_0);
+}
+
+/* A NaN among the scores may be lost to the maximum, but not to its own e^(s − m): it reaches l, and by
+ * that every output of the row. */
+FMA_CLONES void attention_softmax_scalar(const struct attention_block *a)
+{
+    for (int r = 0; r < a->n_rows; r++) {
+        int begin = a->begin[r], end = a->end[r];
+        if (begin >= end)
+            continue;
+        float *s = a->s + r * KV_PAGE;
+        float m = -INFINITY, l[16] = {0};
+        for (int i = begin; i < end; i++) {
+            s[i] *= a->scale;
+            m = s[i] > m ? s[i] : m;
+        }
+        for (int i = 0; i < KV_PAGE; i++) {
+            s[i] = i >= begin && i < end ? mathf_exp(s[i] - m) : 0;
+            l[i % 16] += s[i];
+        }
+        a->m[r] = m;
+        a->l[r] = mathf_sum16(l);
+    }
+}
+
+/* o = fmaf(p, v, o) in the order of positions; p is rounded after the product with a scale. */
+MATHF_INLINE void values_float(const struct attention_block *a, element_fn *value)
+{
+    for (int r = 0; r < a->n_rows; r++)
+        for (int c = 0; a->begin[r] < a->end[r] && c < a->head_dim; c++) {
+            float o = 0;
+            for (int i = a->begin[r]; i < a->end[r]; i++)
+                o = fmaf(a->s[r * KV_PAGE + i], value(a->v, (int64_t)i * a->head_dim + c), o);
+            a->o[r * a->o_stride + c] = o;
+        }
+}
+
+FMA_CLONES void attention_values_f32_scalar(const struct attention_block *a)
+{
+    values_float(a, element_f32);
+}
+
+FMA_CLONES void attention_values_f16_scalar(const struct attention_block *a)
+{
+    values_float(a, element_f16);
+}
+
+FMA_CLONES void attention_values_q8_0_scalar(const struct attention_block *a)
+{
+    const struct block_q8_0 *v = a->v;
+    int n_blocks = a->head_dim / ACT_LEN;
+    for (int r = 0; r < a->n_rows; r++)
+        for (int c = 0; a->begin[r] < a->end[r] && c < a->head_dim; c++) {
+            float o = 0;
+            for (int i = a->begin[r]; i < a->end[r]; i++) {
+                const struct block_q8_0 *b = &v[i * n_blocks + c / ACT_LEN];
+                o = fmaf(a->s[r * KV_PAGE + i] * f16_to_f32(b->d), b->qs[c % ACT_LEN], o);
+            }
+            a->o[r * a->o_stride + c] = o;
+        }
+}
+
+FMA_CLONES void attention_values_q4_0_scalar(const struct attention_block *a)
+{
+    const struct block_q4_0 *v = a->v;
+    int n_blocks = a->head_dim / ACT_LEN;
+    for (int r = 0; r < a->n_rows; r++)
+        for (int c = 0; a->begin[r] < a->end[r] && c < a->head_dim; c++) {
+            float o = 0;
+            for (int i = a->begin[r]; i < a->end[r]; i++) {
+                const struct block_q4_0 *b = &v[i * n_blocks + c / ACT_LEN];
+                int pair = b->qs[c % 16], q = (c % ACT_LEN < 16 ? pair & 15 : pair >> 4) - 8;
+                o = fmaf(a->s[r * KV_PAGE + i] * f16_to_f32(b->d), (float)q, o);
+            }
+            a->o[r * a->o_stride + c] = o;
+        }
+}
+
+FMA_CLONES void attention_merge_scalar(float *o, float *m, float *l, const float *o_b, float m_b, float l_b,
+                                       int n)
+{
+    float max = m_b > *m ? m_b : *m;
+    float old = mathf_exp(*m - max), new = mathf_exp(m_b - max);
+    for (int c = 0; c < n; c++)
+        o[c] = fmaf(o[c], old, o_b[c] * new);
+    *l = fmaf(*l, old, l_b * new);
+    *m = max;
+}
+
+FMA_CLONES void attention_finish_scalar(float *out, const float *o, float l, int n)
+{
+    for (int c = 0; c < n; c++)
+        out[c] = o[c] / l;
+}

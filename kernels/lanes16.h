@@ -1,0 +1,231 @@
+/* Sixteen floats at a time: two AVX2 registers, or one of AVX-512 where a file defines LANES16_AVX512
+ * before it includes this. Kernels written on it serve both levels; lanes never meet but in v16_sum and
+ * v16_max_lane. The functions repeat mathf.h operation by operation. */
+#ifndef QUOLL_LANES16_H
+#define QUOLL_LANES16_H
+
+#include "kernels/mathf.h"
+#include "kernels/simd.h"
+
+#include <stdint.h>
+
+#define LANES_INLINE static inline __attribute__((always_inline))
+
+/* e^x of mathf_exp without branches. The conversion of a NaN to an integer is 2^31, whose shift by 23 is
+ * 0, so that a NaN stays one. */
+LANES_INLINE __m256 m256_exp(__m256 x)
+{
+    __m256 n = _mm256_round_ps(_mm256_mul_ps(x, _mm256_set1_ps(EXP_LOG2E)),
+                               _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+    __m256 r = _mm256_fmadd_ps(n, _mm256_set1_ps(-EXP_LN2_HI), x);
+    r = _mm256_fmadd_ps(n, _mm256_set1_ps(-EXP_LN2_LO), r);
+    __m256 p = _mm256_fmadd_ps(_mm256_set1_ps(EXP_C6), r, _mm256_set1_ps(EXP_C5));
+    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(EXP_C4));
+    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(EXP_C3));
+    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(EXP_C2));
+    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(1));
+    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(1));
+    __m256i scaled = _mm256_add_epi32(_mm256_castps_si256(p), _mm256_slli_epi32(_mm256_cvtps_epi32(n), 23));
+    __m256 y = _mm256_castsi256_ps(scaled);
+    y = _mm256_blendv_ps(y, _mm256_set1_ps(INFINITY), _mm256_cmp_ps(x, _mm256_set1_ps(EXP_MAX), _CMP_GT_OQ));
+    return _mm256_andnot_ps(_mm256_cmp_ps(x, _mm256_set1_ps(EXP_MIN), _CMP_LT_OQ), y);
+}
+
+LANES_INLINE float m256_max_lane(__m256 v)
+{
+    __m128 x = _mm_max_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
+    x = _mm_max_ps(x, _mm_movehl_ps(x, x));
+    return _mm_cvtss_f32(_mm_max_ss(x, _mm_movehdup_ps(x)));
+}
+
+/* The rest of mathf_sum16 after its first step. */
+LANES_INLINE float m256_sum(__m256 t)
+{
+    __m128 x = _mm_add_ps(_mm256_castps256_ps128(t), _mm256_extractf128_ps(t, 1));
+    x = _mm_add_ps(x, _mm_movehl_ps(x, x));
+    return _mm_cvtss_f32(_mm_add_ss(x, _mm_movehdup_ps(x)));
+}
+
+#ifndef LANES16_AVX512
+
+typedef struct {
+    __m256 lo, hi;
+} v16;
+
+LANES_INLINE v16 v16_set1(float x)
+{
+    __m256 v = _mm256_set1_ps(x);
+    return (v16){v, v};
+}
+
+LANES_INLINE v16 v16_load(const float *p)
+{
+    return (v16){_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)};
+}
+
+LANES_INLINE v16 v16_load_f16(const uint16_t *p)
+{
+    return (v16){_mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)p)),
+                 _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)(p + 8)))};
+}
+
+/* 16 signed bytes. */
+LANES_INLINE v16 v16_from_i8(__m128i b)
+{
+    return (v16){_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(b)),
+                 _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_srli_si128(b, 8)))};
+}
+
+LANES_INLINE void v16_store(float *p, v16 v)
+{
+    _mm256_storeu_ps(p, v.lo);
+    _mm256_storeu_ps(p + 8, v.hi);
+}
+
+#define V16_BINARY(name, op)                                                      \
+    LANES_INLINE v16 v16_##name(v16 a, v16 b)                                     \
+    {                                                                             \
+        return (v16){_mm256_##op##_ps(a.lo, b.lo), _mm256_##op##_ps(a.hi, b.hi)}; \
+    }
+
+LANES_INLINE v16 v16_fma(v16 a, v16 b, v16 c)
+{
+    return (v16){_mm256_fmadd_ps(a.lo, b.lo, c.lo), _mm256_fmadd_ps(a.hi, b.hi, c.hi)};
+}
+
+LANES_INLINE v16 v16_neg(v16 a)
+{
+    __m256 sign = _mm256_set1_ps(-0.0f);
+    return (v16){_mm256_xor_ps(a.lo, sign), _mm256_xor_ps(a.hi, sign)};
+}
+
+LANES_INLINE v16 v16_exp(v16 x)
+{
+    return (v16){m256_exp(x.lo), m256_exp(x.hi)};
+}
+
+/* Lanes begin ≤ j < end of v, other elsewhere. */
+LANES_INLINE v16 v16_keep(v16 v, int begin, int end, v16 other)
+{
+    __m256i lo = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+    __m256i hi = _mm256_add_epi32(lo, _mm256_set1_epi32(8));
+    __m256i b = _mm256_set1_epi32(begin - 1), e = _mm256_set1_epi32(end);
+    __m256i in_lo = _mm256_and_si256(_mm256_cmpgt_epi32(lo, b), _mm256_cmpgt_epi32(e, lo));
+    __m256i in_hi = _mm256_and_si256(_mm256_cmpgt_epi32(hi, b), _mm256_cmpgt_epi32(e, hi));
+    return (v16){_mm256_blendv_ps(other.lo, v.lo, _mm256_castsi256_ps(in_lo)),
+                 _mm256_blendv_ps(other.hi, v.hi, _mm256_castsi256_ps(in_hi))};
+}
+
+LANES_INLINE float v16_max_lane(v16 v)
+{
+    return m256_max_lane(_mm256_max_ps(v.lo, v.hi));
+}
+
+LANES_INLINE float v16_sum(v16 v)
+{
+    return m256_sum(_mm256_add_ps(v.lo, v.hi));
+}
+
+#else
+
+typedef __m512 v16;
+
+LANES_INLINE v16 v16_set1(float x)
+{
+    return _mm512_set1_ps(x);
+}
+
+LANES_INLINE v16 v16_load(const float *p)
+{
+    return _mm512_loadu_ps(p);
+}
+
+LANES_INLINE v16 v16_load_f16(const uint16_t *p)
+{
+    return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(const void *)p));
+}
+
+/* 16 signed bytes. */
+LANES_INLINE v16 v16_from_i8(__m128i b)
+{
+    return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(b));
+}
+
+LANES_INLINE void v16_store(float *p, v16 v)
+{
+    _mm512_storeu_ps(p, v);
+}
+
+#define V16_BINARY(name, op)                  \
+    LANES_INLINE v16 v16_##name(v16 a, v16 b) \
+    {                                         \
+        return _mm512_##op##_ps(a, b);        \
+    }
+
+LANES_INLINE v16 v16_fma(v16 a, v16 b, v16 c)
+{
+    return _mm512_fmadd_ps(a, b, c);
+}
+
+LANES_INLINE v16 v16_neg(v16 a)
+{
+    return _mm512_castsi512_ps(_mm512_xor_si512(_mm512_castps_si512(a), _mm512_set1_epi32(INT32_MIN)));
+}
+
+LANES_INLINE v16 v16_exp(v16 x)
+{
+    enum { NEAREST = 0 }; /* to an integer, half to even */
+    __m512 n = _mm512_roundscale_ps(_mm512_mul_ps(x, _mm512_set1_ps(EXP_LOG2E)), NEAREST);
+    __m512 r = _mm512_fmadd_ps(n, _mm512_set1_ps(-EXP_LN2_HI), x);
+    r = _mm512_fmadd_ps(n, _mm512_set1_ps(-EXP_LN2_LO), r);
+    __m512 p = _mm512_fmadd_ps(_mm512_set1_ps(EXP_C6), r, _mm512_set1_ps(EXP_C5));
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(EXP_C4));
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(EXP_C3));
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(EXP_C2));
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1));
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1));
+    __m512i scaled = _mm512_add_epi32(_mm512_castps_si512(p), _mm512_slli_epi32(_mm512_cvtps_epi32(n), 23));
+    __mmask16 over = _mm512_cmp_ps_mask(x, _mm512_set1_ps(EXP_MAX), _CMP_GT_OQ);
+    __mmask16 under = _mm512_cmp_ps_mask(x, _mm512_set1_ps(EXP_MIN), _CMP_LT_OQ);
+    __m512 y = _mm512_mask_mov_ps(_mm512_castsi512_ps(scaled), over, _mm512_set1_ps(INFINITY));
+    return _mm512_mask_mov_ps(y, under, _mm512_setzero_ps());
+}
+
+/* Lanes begin ≤ j < end of v, other elsewhere. */
+LANES_INLINE v16 v16_keep(v16 v, int begin, int end, v16 other)
+{
+    int b = begin < 0 ? 0 : begin > 16 ? 16 : begin, e = end < 0 ? 0 : end > 16 ? 16 : end;
+    unsigned below_end = (1u << e) - 1, below_begin = (1u << b) - 1;
+    return _mm512_mask_mov_ps(other, (__mmask16)(below_end & ~below_begin), v);
+}
+
+LANES_INLINE __m256 v16_half(v16 v, int i)
+{
+    __m512d d = _mm512_castps_pd(v);
+    return _mm256_castpd_ps(i ? _mm512_extractf64x4_pd(d, 1) : _mm512_extractf64x4_pd(d, 0));
+}
+
+LANES_INLINE float v16_max_lane(v16 v)
+{
+    return m256_max_lane(_mm256_max_ps(v16_half(v, 0), v16_half(v, 1)));
+}
+
+LANES_INLINE float v16_sum(v16 v)
+{
+    return m256_sum(_mm256_add_ps(v16_half(v, 0), v16_half(v, 1)));
+}
+
+#endif
+
+V16_BINARY(add, add)
+V16_BINARY(sub, sub)
+V16_BINARY(mul, mul)
+V16_BINARY(div, div)
+V16_BINARY(max, max)
+
+LANES_INLINE v16 v16_zero(void)
+{
+    return v16_set1(0);
+}
+
+#endif

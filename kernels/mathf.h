@@ -1,0 +1,95 @@
+/* Functions of float that every CPU level computes with the same bits (numerics contract, rule 5). This
+ * is the scalar definition; lanes16.h repeats it operation by operation on 16 lanes. Every fmaf is
+ * written, nothing else is fused.
+ *
+ * A NaN's sign and payload are not part of the contract: where one level gives a NaN, all do. */
+#ifndef QUOLL_MATHF_H
+#define QUOLL_MATHF_H
+
+#include <math.h>
+#include <stdint.h>
+#include <string.h>
+
+/* A second copy of a scalar function for CPUs with FMA, where fmaf is one instruction, not a call.
+ * ThreadSanitizer crashes in the resolver that picks one, which runs before it is set up. */
+#if defined(__SANITIZE_THREAD__)
+#define FMA_CLONES
+#elif defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+#define FMA_CLONES
+#endif
+#endif
+#ifndef FMA_CLONES
+#define FMA_CLONES __attribute__((target_clones("fma", "default")))
+#endif
+
+/* Always inlined, so that FMA_CLONES reaches them. */
+#define MATHF_INLINE static inline __attribute__((always_inline))
+
+/* e^x = 2^n e^r, n = round(x / ln 2), |r| ≤ ln(2) / 2 (a little more by rounding); ln 2 in two parts, so
+ * that r is right to its last bits. e^r is 1 + r + a polynomial whose relative error is at most
+ * 2^-28 there (minimax with the first two coefficients fixed, so that e^0 = 1 exactly). */
+#define EXP_LOG2E  0x1.715476p+0f
+#define EXP_LN2_HI 0x1.62e43p-1f
+#define EXP_LN2_LO (-0x1.05c61p-29f)
+#define EXP_C6     0x1.6a2416p-10f
+#define EXP_C5     0x1.1239f4p-7f
+#define EXP_C4     0x1.5558f2p-5f
+#define EXP_C3     0x1.555492p-3f
+#define EXP_C2     0x1.fffffcp-2f
+/* Above the first e^x is +Inf, as it must; below the second it is 0, where it would be denormal
+ * (under 2^-126): a probability that small never counts, and denormals are slow. */
+#define EXP_MAX 0x1.62e42ep+6f
+#define EXP_MIN (-0x1.5d5894p+6f)
+
+/* e^x within 1 ulp; e^0 = 1; 0 below EXP_MIN; NaN stays. */
+MATHF_INLINE float mathf_exp(float x)
+{
+    if (!(x <= EXP_MAX)) /* or NaN */
+        return x + INFINITY;
+    if (x < EXP_MIN)
+        return 0;
+    float n = rintf(x * EXP_LOG2E);
+    float r = fmaf(n, -EXP_LN2_HI, x);
+    r = fmaf(n, -EXP_LN2_LO, r);
+    float p = fmaf(EXP_C6, r, EXP_C5);
+    p = fmaf(p, r, EXP_C4);
+    p = fmaf(p, r, EXP_C3);
+    p = fmaf(p, r, EXP_C2);
+    p = fmaf(p, r, 1);
+    p = fmaf(p, r, 1);
+    uint32_t bits; /* times 2^n: p is in [0.7, 1.42], the result normal between the two limits */
+    memcpy(&bits, &p, sizeof bits);
+    bits += (uint32_t)(int32_t)n << 23;
+    memcpy(&p, &bits, sizeof p);
+    return p;
+}
+
+/* x / (1 + e^-x) (Elfwing et al. 2017). It goes to −0 as e^-x overflows; of −Inf it is NaN: a fault stays
+ * visible. */
+MATHF_INLINE float mathf_silu(float x)
+{
+    return x / (1 + mathf_exp(-x));
+}
+
+/* Rotates (x0, x1) by an angle, table: its cos and sin. The product by the sine is rounded first. */
+MATHF_INLINE void mathf_rotate(float *x0, float *x1, const float *table)
+{
+    float a = *x0, b = *x1, c = table[0], s = table[1];
+    *x0 = fmaf(a, c, -(b * s));
+    *x1 = fmaf(b, c, a * s);
+}
+
+/* The sum of 16 partial sums, element j of which took in the indexes that are j modulo 16:
+ * (((0+8)+(4+12)) + ((2+10)+(6+14))) + (((1+9)+(5+13)) + ((3+11)+(7+15))). */
+MATHF_INLINE float mathf_sum16(const float s[16])
+{
+    float t[8];
+    for (int j = 0; j < 8; j++)
+        t[j] = s[j] + s[j + 8];
+    for (int j = 0; j < 4; j++)
+        t[j] = t[j] + t[j + 4];
+    return (t[0] + t[2]) + (t[1] + t[3]);
+}
+
+#endif
