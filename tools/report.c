@@ -94,8 +94,7 @@ int tool_finish(int code)
 
 static void count_interrupt(int sig)
 {
-    (void)sig;
-    n_interrupts = n_interrupts + 1;
+    n_interrupts = n_interrupts + (sig == SIGTERM ? 2 : 1);
 }
 
 void tool_catch_interrupts(void)

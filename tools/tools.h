@@ -49,7 +49,8 @@ int tool_write(const char *text, size_t len);
 /* The last thing a program does: flushes stdout. The exit code, EXIT_FAILED where writing failed. */
 int tool_finish(int code);
 
-/* From the first call on Ctrl-C only counts up (SIGTERM too); tool_interrupts() is how often. */
+/* From the first call on Ctrl-C only counts up; tool_interrupts() is how often. SIGTERM counts as two:
+ * where one Ctrl-C only stops an answer, it ends the program. */
 void tool_catch_interrupts(void);
 int tool_interrupts(void);
 void tool_clear_interrupts(void);
