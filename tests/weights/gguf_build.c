@@ -134,12 +134,15 @@ void gguf_build_float(struct gguf_build *b, const char *key, enum meta_type type
 /* A growing value of a key. */
 struct value {
     uint8_t *bytes;
-    size_t len;
+    size_t len, cap;
 };
 
 static void append(struct value *v, const void *data, size_t len)
 {
-    v->bytes = need(realloc(v->bytes, v->len + len + 1));
+    if (v->len + len >= v->cap) {
+        v->cap = (v->len + len) * 2 + 16;
+        v->bytes = need(realloc(v->bytes, v->cap));
+    }
     if (len > 0)
         memcpy(v->bytes + v->len, data, len);
     v->len += len;
@@ -249,7 +252,10 @@ static void put(struct gguf_build *b, const void *data, size_t len)
 
 static void put_field(struct gguf_build *b, const char *what, uint64_t v, int bytes)
 {
-    b->fields = need(realloc(b->fields, (b->n_fields + 1) * sizeof *b->fields));
+    if (b->n_fields == b->field_cap) {
+        b->field_cap = b->field_cap * 2 + 64;
+        b->fields = need(realloc(b->fields, b->field_cap * sizeof *b->fields));
+    }
     b->fields[b->n_fields++] = (struct gguf_field){what, b->len, bytes};
     put(b, &v, (size_t)bytes);
 }

@@ -30,7 +30,7 @@ struct gguf_build {
     size_t len, cap;
     size_t data_at; /* where the tensor data start */
     struct gguf_field *fields;
-    size_t n_fields;
+    size_t n_fields, field_cap;
 };
 
 struct gguf_build *gguf_build_new(uint32_t version);
