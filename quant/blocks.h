@@ -29,18 +29,22 @@
 
 #include <math.h>
 
-/* The dots are compiled twice, for CPUs with the FMA instruction and without: libm's fmaf gives the same
- * bits, slowly. ThreadSanitizer crashes in the resolver that picks one, which runs before it is set up. */
-#if defined(__SANITIZE_THREAD__)
-#define FMA_CLONES
-#elif defined(__has_feature)
-#if __has_feature(thread_sanitizer)
-#define FMA_CLONES
-#endif
-#endif
-#ifndef FMA_CLONES
-#define FMA_CLONES __attribute__((target_clones("fma", "default")))
-#endif
+/* Defines TYPE_dot(row, x, n) as an expression, compiled twice: for CPUs with the FMA instruction and
+ * without, where libm's fmaf gives the same bits, slowly. (target_clones would say it shorter, but clang 14
+ * names the result differently, and ThreadSanitizer crashes in its resolver.) */
+#define DEFINE_DOT(type, expression)                                                                      \
+    __attribute__((target("fma"))) static float type##_dot_fma(const void *row, const void *x, int64_t n) \
+    {                                                                                                     \
+        return expression;                                                                                \
+    }                                                                                                     \
+    static float type##_dot_libm(const void *row, const void *x, int64_t n)                               \
+    {                                                                                                     \
+        return expression;                                                                                \
+    }                                                                                                     \
+    float type##_dot(const void *row, const void *x, int64_t n)                                           \
+    {                                                                                                     \
+        return __builtin_cpu_supports("fma") ? type##_dot_fma(row, x, n) : type##_dot_libm(row, x, n);    \
+    }
 
 /* So that the format's unpacking, passed as a pointer, is inlined too. */
 #define ALWAYS_INLINE static inline __attribute__((always_inline))

@@ -26,10 +26,12 @@ float f16_to_f32(uint16_t h)
 {
     uint32_t sign = (uint32_t)(h & 0x8000) << 16;
     uint32_t em = h & 0x7fff;
-    uint32_t normal = (em << 13) + (112u << 23);
-    uint32_t special = (normal + (112u << 23)) | (em > 0x7c00 ? 0x400000u : 0u); /* NaNs become quiet */
-    uint32_t denormal = bits_of(float_of(0x3f000000 | em) - 0.5f);
-    return float_of(sign | (em < 0x400 ? denormal : em < 0x7c00 ? normal : special));
+    uint32_t bits = (em << 13) + (112u << 23);
+    if (em < 0x400)
+        bits = bits_of(float_of(0x3f000000 | em) - 0.5f);
+    else if (em >= 0x7c00) /* exponent 31 becomes 255; NaNs become quiet */
+        bits = (bits + (112u << 23)) | (em > 0x7c00 ? 0x400000 : 0);
+    return float_of(sign | bits);
 }
 
 uint16_t f32_to_f16(float f)
@@ -117,10 +119,7 @@ void f32_encode(void *dst, const float *src, int64_t n)
     memcpy(dst, src, (size_t)n * sizeof *src);
 }
 
-FMA_CLONES float f32_dot(const void *row, const void *x, int64_t n)
-{
-    return dot_float(row, x, n, load_f32);
-}
+DEFINE_DOT(f32, dot_float(row, x, n, load_f32))
 
 void f16_decode(float *dst, const void *src, int64_t n)
 {
@@ -134,10 +133,7 @@ void f16_encode(void *dst, const float *src, int64_t n)
         store_16(dst, i, f32_to_f16(src[i]));
 }
 
-FMA_CLONES float f16_dot(const void *row, const void *x, int64_t n)
-{
-    return dot_float(row, x, n, load_f16);
-}
+DEFINE_DOT(f16, dot_float(row, x, n, load_f16))
 
 void bf16_decode(float *dst, const void *src, int64_t n)
 {
@@ -151,7 +147,4 @@ void bf16_encode(void *dst, const float *src, int64_t n)
         store_16(dst, i, f32_to_bf16(src[i]));
 }
 
-FMA_CLONES float bf16_dot(const void *row, const void *x, int64_t n)
-{
-    return dot_float(row, x, n, load_bf16);
-}
+DEFINE_DOT(bf16, dot_float(row, x, n, load_bf16))

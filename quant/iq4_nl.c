@@ -43,7 +43,4 @@ void iq4_nl_encode(void *dst, const float *src, int64_t n)
     encode_blocks(dst, src, n, 32, sizeof(struct block_iq4_nl), pack);
 }
 
-FMA_CLONES float iq4_nl_dot(const void *row, const void *x, int64_t n)
-{
-    return dot_32(row, x, n, sizeof(struct block_iq4_nl), false, unpack);
-}
+DEFINE_DOT(iq4_nl, dot_32(row, x, n, sizeof(struct block_iq4_nl), false, unpack))

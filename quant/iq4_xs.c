@@ -54,7 +54,4 @@ void iq4_xs_encode(void *dst, const float *src, int64_t n)
     encode_blocks(dst, src, n, QK_K, sizeof(struct block_iq4_xs), pack);
 }
 
-FMA_CLONES float iq4_xs_dot(const void *row, const void *x, int64_t n)
-{
-    return dot_256(row, x, n, sizeof(struct block_iq4_xs), false, unpack);
-}
+DEFINE_DOT(iq4_xs, dot_256(row, x, n, sizeof(struct block_iq4_xs), false, unpack))

@@ -63,7 +63,4 @@ void q3_k_encode(void *dst, const float *src, int64_t n)
     encode_blocks(dst, src, n, QK_K, sizeof(struct block_q3_k), pack);
 }
 
-FMA_CLONES float q3_k_dot(const void *row, const void *x, int64_t n)
-{
-    return dot_256(row, x, n, sizeof(struct block_q3_k), false, unpack);
-}
+DEFINE_DOT(q3_k, dot_256(row, x, n, sizeof(struct block_q3_k), false, unpack))

@@ -43,7 +43,4 @@ void q4_0_encode(void *dst, const float *src, int64_t n)
     encode_blocks(dst, src, n, 32, sizeof(struct block_q4_0), pack);
 }
 
-FMA_CLONES float q4_0_dot(const void *row, const void *x, int64_t n)
-{
-    return dot_32(row, x, n, sizeof(struct block_q4_0), false, unpack);
-}
+DEFINE_DOT(q4_0, dot_32(row, x, n, sizeof(struct block_q4_0), false, unpack))

@@ -49,7 +49,4 @@ void q4_k_encode(void *dst, const float *src, int64_t n)
     encode_blocks(dst, src, n, QK_K, sizeof(struct block_q4_k), pack);
 }
 
-FMA_CLONES float q4_k_dot(const void *row, const void *x, int64_t n)
-{
-    return dot_256(row, x, n, sizeof(struct block_q4_k), true, unpack);
-}
+DEFINE_DOT(q4_k, dot_256(row, x, n, sizeof(struct block_q4_k), true, unpack))

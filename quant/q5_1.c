@@ -46,7 +46,4 @@ void q5_1_encode(void *dst, const float *src, int64_t n)
     encode_blocks(dst, src, n, 32, sizeof(struct block_q5_1), pack);
 }
 
-FMA_CLONES float q5_1_dot(const void *row, const void *x, int64_t n)
-{
-    return dot_32(row, x, n, sizeof(struct block_q5_1), true, unpack);
-}
+DEFINE_DOT(q5_1, dot_32(row, x, n, sizeof(struct block_q5_1), true, unpack))

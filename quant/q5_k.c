@@ -51,7 +51,4 @@ void q5_k_encode(void *dst, const float *src, int64_t n)
     encode_blocks(dst, src, n, QK_K, sizeof(struct block_q5_k), pack);
 }
 
-FMA_CLONES float q5_k_dot(const void *row, const void *x, int64_t n)
-{
-    return dot_256(row, x, n, sizeof(struct block_q5_k), true, unpack);
-}
+DEFINE_DOT(q5_k, dot_256(row, x, n, sizeof(struct block_q5_k), true, unpack))

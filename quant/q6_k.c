@@ -54,7 +54,4 @@ void q6_k_encode(void *dst, const float *src, int64_t n)
     encode_blocks(dst, src, n, QK_K, sizeof(struct block_q6_k), pack);
 }
 
-FMA_CLONES float q6_k_dot(const void *row, const void *x, int64_t n)
-{
-    return dot_256(row, x, n, sizeof(struct block_q6_k), false, unpack);
-}
+DEFINE_DOT(q6_k, dot_256(row, x, n, sizeof(struct block_q6_k), false, unpack))

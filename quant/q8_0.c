@@ -37,7 +37,4 @@ void q8_0_encode(void *dst, const float *src, int64_t n)
     encode_blocks(dst, src, n, 32, sizeof(struct block_q8_0), pack);
 }
 
-FMA_CLONES float q8_0_dot(const void *row, const void *x, int64_t n)
-{
-    return dot_32(row, x, n, sizeof(struct block_q8_0), false, unpack);
-}
+DEFINE_DOT(q8_0, dot_32(row, x, n, sizeof(struct block_q8_0), false, unpack))

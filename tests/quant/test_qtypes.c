@@ -2,10 +2,56 @@
 #include "quant/quant.h"
 #include "tests/test.h"
 
-#include <math.h>
+#include <ctype.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+/* GGUF's numbers and block sizes, typed here a second time on purpose. */
+static const struct {
+    const char *name;
+    int gguf_id, block_len, block_bytes;
+} spec[QTYPE_COUNT] = {
+    {"f32", 0, 1, 4},       {"f16", 1, 1, 2},       {"bf16", 30, 1, 2},       {"q4_0", 2, 32, 18},
+    {"q4_1", 3, 32, 20},    {"q5_0", 6, 32, 22},    {"q5_1", 7, 32, 24},      {"q8_0", 8, 32, 34},
+    {"q2_k", 10, 256, 84},  {"q3_k", 11, 256, 110}, {"q4_k", 12, 256, 144},   {"q5_k", 13, 256, 176},
+    {"q6_k", 14, 256, 210}, {"iq4_nl", 20, 32, 18}, {"iq4_xs", 23, 256, 136}, {"i8", 24, 1, 1},
+    {"i16", 25, 1, 2},      {"i32", 26, 1, 4},      {"i64", 27, 1, 8},        {"f64", 28, 1, 8},
+};
+
+START_TEST(rows_match_the_specification)
+{
+    const struct qtype_info *t = &qtypes[_i];
+    ck_assert_str_eq(t->name, spec[_i].name);
+    ck_assert_int_eq(t->gguf_id, spec[_i].gguf_id);
+    ck_assert_int_eq(t->block_len, spec[_i].block_len);
+    ck_assert_int_eq(t->block_bytes, spec[_i].block_bytes);
+    ck_assert_int_eq(qtype_bytes((enum qtype)_i, 512), 512 / spec[_i].block_len * spec[_i].block_bytes);
+    bool computes = _i < QTYPE_N_MATRIX;
+    ck_assert((t->to_f32 != NULL) == computes);
+    ck_assert((t->from_f32 != NULL) == computes);
+    ck_assert((t->dot != NULL) == computes);
+    ck_assert(t->x_is_f32 == (_i <= QTYPE_BF16));
+
+    char upper[16] = {0};
+    for (size_t i = 0; t->name[i]; i++)
+        upper[i] = (char)toupper((unsigned char)t->name[i]);
+    ck_assert_int_eq(qtype_by_name(t->name), _i);
+    ck_assert_int_eq(qtype_by_name(upper), _i);
+    ck_assert_int_eq(qtype_by_gguf_id((uint32_t)t->gguf_id), _i);
+}
+END_TEST
+
+START_TEST(unknown_types)
+{
+    const char *const names[] = {"", "q4", "q4_", "q4_kk", "q4_k ", "f8"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        ck_assert_int_eq(qtype_by_name(names[i]), -1);
+    const uint32_t ids[] = {4, 5, 9, 29, 1000, UINT32_MAX, 0x80000000};
+    for (size_t i = 0; i < sizeof ids / sizeof *ids; i++)
+        ck_assert_int_eq(qtype_by_gguf_id(ids[i]), -1);
+}
+END_TEST
 
 /* tests/golden/quant/TYPE.bin: blocks, then their values (tests/golden/make_quant_fixtures.py). */
 START_TEST(decodes_golden_blocks)
@@ -48,6 +94,8 @@ static Suite *qtypes_suite(void)
     Suite *s = suite_create("quant/qtypes");
     TCase *tc = tcase_create("table");
     tcase_set_timeout(tc, 60);
+    tcase_add_loop_test(tc, rows_match_the_specification, 0, QTYPE_COUNT);
+    tcase_add_test(tc, unknown_types);
     tcase_add_loop_test(tc, decodes_golden_blocks, 0, QTYPE_N_MATRIX);
     suite_add_tcase(s, tc);
     return s;
