@@ -68,6 +68,8 @@ struct packed {
     int64_t tile_bytes;
     int64_t n_tiles;
     void *data;
+    bool is_view;       /* not packed: view is the rows as the file has them, dense, lent (slow) */
+    const void *view;
 };
 
 /* ---- KV cache layout ------------------------------------------------------------------------- */
@@ -172,6 +174,9 @@ struct ops {
     /* Fills p and allocates p->data; −1: out of memory or a type that is no matrix type. */
     int (*packed_alloc)(struct packed *p, enum qtype type, int64_t rows, int64_t cols);
     void (*packed_release)(struct packed *p);
+    /* Fills p with a view of rows in the file's layout instead, which must outlive it (slow, the same bits);
+     * NULL where a backend has no such path. */
+    void (*packed_view)(struct packed *p, enum qtype type, int64_t rows, int64_t cols, const void *src);
     /* Packs n_rows rows (src: in the file's layout, dense) as rows row0 …; row0 a multiple of 16, and
      * n_rows too unless these are the last ones. Tiles are independent: callers may run it in parallel. */
     void (*pack)(struct packed *p, int64_t row0, int64_t n_rows, const void *src);

@@ -1,0 +1,104 @@
+/* The product's driver: quantises the input once, then shares the tiles of all its weights among the
+ * threads. */
+#include "kernels/linear.h"
+
+#include <string.h>
+
+const struct linear_kernels *linear_kernels(enum isa isa)
+{
+    switch (isa) {
+    case ISA_AVX2:
+        return &linear_avx2;
+    case ISA_AVX512:
+        return &linear_avx512;
+    case ISA_VNNI:
+        return &linear_vnni;
+    default:
+        return &linear_scalar;
+    }
+}
+
+size_t cpu_scratch_bytes(int n_tokens, int64_t cols)
+{
+    return (size_t)n_tokens * (size_t)((cols + ACT_LEN - 1) / ACT_LEN) * sizeof(struct act_block);
+}
+
+static bool needs_panels(const struct linear_args *a, const struct packed *w)
+{
+    return a->compute == COMPUTE_FAST && !qtypes[w->type].x_is_f32;
+}
+
+/* One token's row lies in its panel with the panel's width as stride. A single token is cut in slices of
+ * columns, so that all threads take part. */
+static void quantise_input(struct worker *w, const struct linear_args *a, int64_t cols,
+                           const struct linear_kernels *k)
+{
+    enum { SLICE = 1024 };
+    int64_t n_slices = (cols + SLICE - 1) / SLICE;
+    int64_t first = w->id * a->n_tokens * n_slices / w->n_threads;
+    int64_t last = (w->id + 1) * a->n_tokens * n_slices / w->n_threads;
+    for (int64_t i = first; i < last; i++) {
+        int t = (int)(i / n_slices);
+        int64_t col = i % n_slices * SLICE;
+        int64_t n = cols - col < SLICE ? cols - col : SLICE;
+        int width;
+        struct act_block *panel = (struct act_block *)a->scratch +
+                                  (panel_of(a->scratch, cols, a->n_tokens, t, &width) -
+                                   (const struct act_block *)a->scratch);
+        k->act_quantise(panel + col / ACT_LEN * width + t % PANEL, width, a->x + t * cols + col, n);
+    }
+}
+
+void cpu_linear(struct worker *w, const struct linear_args *a, const struct linear_kernels *k)
+{
+    int64_t cols = a->part[0].w->cols, n_tiles = 0;
+    bool quantised = false;
+    for (int i = 0; i < a->n_parts; i++) {
+        n_tiles += a->part[i].w->n_tiles;
+        quantised |= needs_panels(a, a->part[i].w);
+    }
+    if (quantised) {
+        quantise_input(w, a, cols, k);
+        team_barrier(w);
+    }
+    /* Pieces small enough that a thread that was held up leaves work to the others, and no smaller. */
+    int64_t grain = n_tiles / (w->n_threads * 8);
+    grain = grain < 1 ? 1 : grain;
+    int64_t begin, end;
+    while (team_next(w, n_tiles, grain, &begin, &end)) {
+        int64_t first = 0;
+        for (int i = 0; i < a->n_parts; first += a->part[i++].w->n_tiles) {
+            const struct linear_part *p = &a->part[i];
+            int64_t lo = begin - first < 0 ? 0 : begin - first;
+            int64_t hi = end - first < p->w->n_tiles ? end - first : p->w->n_tiles;
+            if (lo >= hi)
+                continue;
+            struct linear_job job = {
+                .w = p->w,
+                .tile_begin = lo,
+                .tile_end = hi,
+                .x = needs_panels(a, p->w) ? a->scratch : (const void *)a->x,
+                .n_tokens = a->n_tokens,
+                .bias = p->bias,
+                .out = p->out,
+                .add = p->add,
+            };
+            (a->compute == COMPUTE_F32 ? k->f32 : k->fast)[p->w->type](&job);
+        }
+    }
+    team_barrier(w);
+}
+
+void cpu_embed(struct worker *w, float *dst, const struct packed *table, const int32_t *id, int n)
+{
+    for (int64_t t = w->id; t < n; t += w->n_threads)
+        pack_row_to_f32(dst + t * table->cols, table, id[t]);
+    team_barrier(w);
+}
+
+void cpu_gather(struct worker *w, float *dst, const float *src, const int32_t *index, int n, int dim)
+{
+    for (int64_t i = w->id; i < n; i += w->n_threads)
+        memcpy(dst + i * dim, src + (int64_t)index[i] * dim, sizeof(float) * (size_t)dim);
+    team_barrier(w);
+}

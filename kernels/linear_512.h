@@ -1,0 +1,187 @@
+/* Products with 512-bit vectors: a tile's 16 rows are one vector. Included by linear_vnni.c, where
+ * QUOLL_VNNI says that four byte products are one vpdpbusd, and by linear_avx512.c, where they are
+ * vpmaddubsw (as in linear_avx2.c) and vpmaddwd. */
+
+#include "kernels/linear_decode.h"
+#include "kernels/simd.h"
+
+#ifdef QUOLL_EMULATE_AVX512 /* compiles in seconds instead of minutes */
+#define MAC_TOKENS 4
+#define FMA_TOKENS 4
+#else
+#define MAC_TOKENS 16
+#define FMA_TOKENS 16
+#endif
+
+INLINE __m512i load512(const uint8_t *p)
+{
+    return _mm512_load_si512((const void *)p);
+}
+
+/* Four activations of one token in every lane. */
+INLINE __m512i broadcast4(const int8_t *q)
+{
+    int32_t x;
+    memcpy(&x, q, sizeof x);
+    return _mm512_set1_epi32(x);
+}
+
+#ifdef QUOLL_VNNI
+
+/* Σ code · activation over groups g0 … g1 − 1, from `start`. */
+INLINE __m512i block_sum(const struct pack_format f, const __m512i w[GROUPS], const int8_t *q, int g0, int g1,
+                         __m512i start)
+{
+    (void)f;
+    UNROLL
+    for (int g = g0; g < g1; g++)
+        start = _mm512_dpbusd_epi32(start, w[g], broadcast4(q + 4 * g));
+    return start;
+}
+
+/* Codes are unsigned already. */
+INLINE __m512i operand(const struct pack_format f, __m512i w)
+{
+    (void)f;
+    return w;
+}
+
+/* The sum's start takes out the zero point: −zero · Σ activation. */
+INLINE int start_sum(const struct pack_format f, int activation_sum)
+{
+    return -f.zero * activation_sum;
+}
+
+#else
+
+/* How many groups' vpmaddubsw results 16 bits hold: each is at most 2 · (2^bits − 1) · 127. */
+INLINE int groups_in_16_bits(int bits)
+{
+    return bits <= 4 ? 8 : bits == 5 ? 4 : bits == 6 ? 2 : 1;
+}
+
+INLINE bool is_wide(const struct pack_format f)
+{
+    return f.low_bits == 8 || f.code_book;
+}
+
+INLINE __m512i block_sum(const struct pack_format f, const __m512i w[GROUPS], const int8_t *q, int g0, int g1,
+                         __m512i start)
+{
+    const int span = is_wide(f) ? 1 : groups_in_16_bits(f.low_bits + f.high_bits);
+    UNROLL
+    for (int s = g0; s < g1; s += span) {
+        __m512i part = _mm512_setzero_si512();
+        const int end = s + span < g1 ? s + span : g1;
+        UNROLL
+        for (int g = s; g < end; g++) {
+            __m512i a = broadcast4(q + 4 * g), magnitude = w[g];
+            if (is_wide(f)) { /* |w| · (a with w's sign) fits 16 bits */
+                magnitude = _mm512_abs_epi8(w[g]);
+                a = _mm512_mask_sub_epi8(a, _mm512_movepi8_mask(w[g]), _mm512_setzero_si512(), a);
+            }
+            part = _mm512_add_epi16(part, _mm512_maddubs_epi16(magnitude, a));
+        }
+        start = _mm512_add_epi32(start, _mm512_madd_epi16(part, _mm512_set1_epi16(1)));
+    }
+    return start;
+}
+
+/* Codes of 8 bits become signed weights. */
+INLINE __m512i operand(const struct pack_format f, __m512i w)
+{
+    return is_wide(f) ? _mm512_xor_si512(w, _mm512_set1_epi8((char)-128)) : w;
+}
+
+INLINE int start_sum(const struct pack_format f, int activation_sum)
+{
+    return is_wide(f) ? 0 : -f.zero * activation_sum;
+}
+
+#endif
+
+INLINE void mac_tokens(const struct pack_format f, const struct chunk *c, int n_blocks, const struct act_block *x,
+                       int width, int n, float (*total)[TILE_ROWS])
+{
+    __m512 acc[MAC_TOKENS];
+    UNROLL
+    for (int t = 0; t < n; t++)
+        acc[t] = _mm512_setzero_ps();
+
+    const struct act_block *block = x;
+    for (int b = 0; b < n_blocks; b++, block += width) {
+        __m512i w[GROUPS];
+        UNROLL
+        for (int g = 0; g < GROUPS; g++)
+            w[g] = operand(f, load512(c->w[b][g]));
+        UNROLL
+        for (int t = 0; t < n; t++) {
+            const struct act_block *a = &block[t];
+            const __m512 d = _mm512_set1_ps(a->d);
+            if (f.scales == SCALE_SUPER16 || f.scales == SCALE_SUPER16_MIN) {
+                __m512i s0 = block_sum(f, w, a->q, 0, GROUPS / 2, _mm512_set1_epi32(start_sum(f, a->sum[0])));
+                __m512i s1 = block_sum(f, w, a->q, GROUPS / 2, GROUPS, _mm512_set1_epi32(start_sum(f, a->sum[1])));
+                /* Integer scales times integer sums stay below 2²⁴: products of floats are exact. */
+                __m512 s = _mm512_mul_ps(_mm512_cvtepi32_ps(s0), _mm512_load_ps(c->scale[2 * b]));
+                s = _mm512_fmadd_ps(_mm512_cvtepi32_ps(s1), _mm512_load_ps(c->scale[2 * b + 1]), s);
+                acc[t] = _mm512_fmadd_ps(s, d, acc[t]);
+            } else {
+                __m512i sum = block_sum(f, w, a->q, 0, GROUPS, _mm512_set1_epi32(start_sum(f, a->sum[0] + a->sum[1])));
+                __m512 s = _mm512_cvtepi32_ps(sum);
+                if (scales_are_super(f.scales))
+                    acc[t] = _mm512_fmadd_ps(_mm512_mul_ps(s, _mm512_load_ps(c->scale[b])), d, acc[t]);
+                else
+                    acc[t] = _mm512_fmadd_ps(s, _mm512_mul_ps(_mm512_load_ps(c->d[b]), d), acc[t]);
+            }
+        }
+    }
+
+    /* Minima are a small product of their own: apart, so that both sets of sums fit the registers. */
+    UNROLL
+    for (int t = 0; t < n; t++) {
+        __m512 y = _mm512_load_ps(total[t]);
+        if (scales_are_super(f.scales))
+            y = _mm512_fmadd_ps(acc[t], _mm512_load_ps(c->d[0]), y);
+        else
+            y = _mm512_add_ps(y, acc[t]);
+        if (scales_have_min(f.scales)) {
+            __m512 mins = _mm512_setzero_ps();
+            for (int b = 0; b < n_blocks; b++) {
+                const struct act_block *a = &x[b * width + t];
+                if (f.scales == SCALE_BLOCK_MIN) {
+                    mins = _mm512_fmadd_ps(_mm512_load_ps(c->m[b]), _mm512_set1_ps(a->ds), mins);
+                    continue;
+                }
+                __m512 m;
+                if (f.scales == SCALE_SUPER16_MIN) {
+                    m = _mm512_mul_ps(_mm512_set1_ps(a->sum[0]), _mm512_load_ps(c->min[2 * b]));
+                    m = _mm512_fmadd_ps(_mm512_set1_ps(a->sum[1]), _mm512_load_ps(c->min[2 * b + 1]), m);
+                } else {
+                    m = _mm512_mul_ps(_mm512_set1_ps((float)(a->sum[0] + a->sum[1])), _mm512_load_ps(c->min[b]));
+                }
+                mins = _mm512_fmadd_ps(m, _mm512_set1_ps(a->d), mins);
+            }
+            y = f.scales == SCALE_BLOCK_MIN ? _mm512_add_ps(y, mins)
+                                            : _mm512_fnmadd_ps(_mm512_load_ps(c->m[0]), mins, y);
+        }
+        _mm512_store_ps(total[t], y);
+    }
+}
+
+INLINE void fma_tokens(const float (*w)[TILE_ROWS], int n_cols, const float *x, int64_t stride, int n,
+                       float (*total)[TILE_ROWS])
+{
+    __m512 acc[FMA_TOKENS];
+    UNROLL
+    for (int t = 0; t < n; t++)
+        acc[t] = _mm512_setzero_ps();
+    for (int k = 0; k < n_cols; k++) {
+        __m512 row = _mm512_load_ps(w[k]);
+        UNROLL
+        for (int t = 0; t < n; t++)
+            acc[t] = _mm512_fmadd_ps(row, _mm512_set1_ps(x[t * stride + k]), acc[t]);
+    }
+    UNROLL
+    for (int t = 0; t < n; t++)
+        _mm512_store_ps(total[t], _mm512_add_ps(_mm512_load_ps(total[t]), acc[t]));
+}

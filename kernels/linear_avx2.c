@@ -1,0 +1,220 @@
+/* Products with AVX2: eight rows per vector, a tile is two vectors. Byte products come from vpmaddubsw
+ * (unsigned × signed, pairs summed to 16 bits); as many of its results as cannot overflow are added
+ * before they are widened to 32 bits. */
+#include "kernels/linear_decode.h"
+
+#include <math.h>
+
+#define MAC_TOKENS 4
+#define FMA_TOKENS 4
+
+INLINE __m256i load256(const uint8_t *p)
+{
+    return _mm256_load_si256((const __m256i *)(const void *)p);
+}
+
+/* Four activations of one token in every lane. */
+INLINE __m256i broadcast4(const int8_t *q)
+{
+    int32_t x;
+    memcpy(&x, q, sizeof x);
+    return _mm256_set1_epi32(x);
+}
+
+/* How many groups' vpmaddubsw results 16 bits hold: each is at most 2 · (2^bits − 1) · 127. */
+INLINE int groups_in_16_bits(int bits)
+{
+    return bits <= 4 ? 8 : bits == 5 ? 4 : bits == 6 ? 2 : 1;
+}
+
+/* sum[t][h] = Σ code · activation over groups g0 … g1 − 1 for eight rows (half h of the tile) and n
+ * tokens; 8-bit codes: Σ (code − 128) · activation, as |w| · (a with w's sign), which fits 16 bits. */
+INLINE void block_sums(const struct pack_format f, const uint8_t (*w)[GROUP_BYTES], const struct act_block *x,
+                       int g0, int g1, int n, __m256i sum[MAC_TOKENS][2])
+{
+    const __m256i ones = _mm256_set1_epi16(1);
+    const bool wide = f.low_bits == 8 || f.code_book;
+    const int span = wide ? 1 : groups_in_16_bits(f.low_bits + f.high_bits);
+    UNROLL
+    for (int s = g0; s < g1; s += span) {
+        __m256i part[MAC_TOKENS][2];
+        const int end = s + span < g1 ? s + span : g1;
+        UNROLL
+        for (int g = s; g < end; g++) {
+            __m256i w0 = load256(w[g]), w1 = load256(w[g] + 32), a0, a1;
+            if (wide) {
+                w0 = _mm256_xor_si256(w0, _mm256_set1_epi8((char)-128));
+                w1 = _mm256_xor_si256(w1, _mm256_set1_epi8((char)-128));
+                a0 = _mm256_abs_epi8(w0);
+                a1 = _mm256_abs_epi8(w1);
+            }
+            UNROLL
+            for (int t = 0; t < n; t++) {
+                __m256i a = broadcast4(x[t].q + 4 * g), p0, p1;
+                if (wide) {
+                    p0 = _mm256_maddubs_epi16(a0, _mm256_sign_epi8(a, w0));
+                    p1 = _mm256_maddubs_epi16(a1, _mm256_sign_epi8(a, w1));
+                } else {
+                    p0 = _mm256_maddubs_epi16(w0, a);
+                    p1 = _mm256_maddubs_epi16(w1, a);
+                }
+                part[t][0] = g == s ? p0 : _mm256_add_epi16(part[t][0], p0);
+                part[t][1] = g == s ? p1 : _mm256_add_epi16(part[t][1], p1);
+            }
+        }
+        UNROLL
+        for (int t = 0; t < n; t++)
+            UNROLL
+            for (int h = 0; h < 2; h++) {
+                __m256i p = _mm256_madd_epi16(part[t][h], ones);
+                sum[t][h] = s == g0 ? p : _mm256_add_epi32(sum[t][h], p);
+            }
+    }
+}
+
+/* The exact float of an integer sum, its zero point taken out: Σ code · a − zero · Σ a. */
+INLINE __m256 exact_sum(const struct pack_format f, __m256i sum, int activation_sum)
+{
+    if (f.zero && f.low_bits != 8 && !f.code_book)
+        sum = _mm256_sub_epi32(sum, _mm256_set1_epi32(f.zero * activation_sum));
+    return _mm256_cvtepi32_ps(sum);
+}
+
+INLINE void mac_tokens(const struct pack_format f, const struct chunk *c, int n_blocks, const struct act_block *x,
+                       int width, int n, float (*total)[TILE_ROWS])
+{
+    __m256 acc[MAC_TOKENS][2], mins[MAC_TOKENS][2];
+    UNROLL
+    for (int t = 0; t < n; t++)
+        UNROLL
+        for (int h = 0; h < 2; h++)
+            acc[t][h] = mins[t][h] = _mm256_setzero_ps();
+
+    for (int b = 0; b < n_blocks; b++, x += width) {
+        __m256i sum[MAC_TOKENS][2], sum2[MAC_TOKENS][2];
+        const bool by_16 = f.scales == SCALE_SUPER16 || f.scales == SCALE_SUPER16_MIN;
+        block_sums(f, c->w[b], x, 0, by_16 ? GROUPS / 2 : GROUPS, n, sum);
+        if (by_16)
+            block_sums(f, c->w[b], x, GROUPS / 2, GROUPS, n, sum2);
+        UNROLL
+        for (int t = 0; t < n; t++) {
+            const __m256 d = _mm256_set1_ps(x[t].d);
+            const int all = x[t].sum[0] + x[t].sum[1];
+            UNROLL
+            for (int h = 0; h < 2; h++) {
+                /* Integer scales times integer sums stay below 2²⁴: products of floats are exact. */
+                if (by_16) {
+                    __m256 s = _mm256_mul_ps(exact_sum(f, sum[t][h], x[t].sum[0]),
+                                             _mm256_load_ps(c->scale[2 * b] + 8 * h));
+                    s = _mm256_fmadd_ps(exact_sum(f, sum2[t][h], x[t].sum[1]),
+                                        _mm256_load_ps(c->scale[2 * b + 1] + 8 * h), s);
+                    acc[t][h] = _mm256_fmadd_ps(s, d, acc[t][h]);
+                    if (f.scales == SCALE_SUPER16_MIN) {
+                        __m256 m = _mm256_mul_ps(_mm256_set1_ps(x[t].sum[0]), _mm256_load_ps(c->min[2 * b] + 8 * h));
+                        m = _mm256_fmadd_ps(_mm256_set1_ps(x[t].sum[1]), _mm256_load_ps(c->min[2 * b + 1] + 8 * h), m);
+                        mins[t][h] = _mm256_fmadd_ps(m, d, mins[t][h]);
+                    }
+                } else if (scales_are_super(f.scales)) {
+                    __m256 s = _mm256_mul_ps(exact_sum(f, sum[t][h], all), _mm256_load_ps(c->scale[b] + 8 * h));
+                    acc[t][h] = _mm256_fmadd_ps(s, d, acc[t][h]);
+                    if (f.scales == SCALE_SUPER32_MIN) {
+                        __m256 m = _mm256_mul_ps(_mm256_set1_ps((float)all), _mm256_load_ps(c->min[b] + 8 * h));
+                        mins[t][h] = _mm256_fmadd_ps(m, d, mins[t][h]);
+                    }
+                } else {
+                    __m256 scale = _mm256_mul_ps(_mm256_load_ps(c->d[b] + 8 * h), d);
+                    acc[t][h] = _mm256_fmadd_ps(exact_sum(f, sum[t][h], all), scale, acc[t][h]);
+                    if (f.scales == SCALE_BLOCK_MIN)
+                        mins[t][h] = _mm256_fmadd_ps(_mm256_load_ps(c->m[b] + 8 * h), _mm256_set1_ps(x[t].ds),
+                                                     mins[t][h]);
+                }
+            }
+        }
+    }
+
+    UNROLL
+    for (int t = 0; t < n; t++)
+        UNROLL
+        for (int h = 0; h < 2; h++) {
+            __m256 y = _mm256_load_ps(total[t] + 8 * h);
+            if (scales_are_super(f.scales)) {
+                y = _mm256_fmadd_ps(acc[t][h], _mm256_load_ps(c->d[0] + 8 * h), y);
+                if (scales_have_min(f.scales))
+                    y = _mm256_fnmadd_ps(_mm256_load_ps(c->m[0] + 8 * h), mins[t][h], y);
+            } else {
+                y = _mm256_add_ps(y, acc[t][h]);
+                if (scales_have_min(f.scales))
+                    y = _mm256_add_ps(y, mins[t][h]);
+            }
+            _mm256_store_ps(total[t] + 8 * h, y);
+        }
+}
+
+INLINE void fma_tokens(const float (*w)[TILE_ROWS], int n_cols, const float *x, int64_t stride, int n,
+                       float (*total)[TILE_ROWS])
+{
+    __m256 acc[FMA_TOKENS][2];
+    UNROLL
+    for (int t = 0; t < n; t++)
+        acc[t][0] = acc[t][1] = _mm256_setzero_ps();
+    for (int k = 0; k < n_cols; k++) {
+        __m256 w0 = _mm256_load_ps(w[k]), w1 = _mm256_load_ps(w[k] + 8);
+        UNROLL
+        for (int t = 0; t < n; t++) {
+            __m256 a = _mm256_broadcast_ss(x + t * stride + k);
+            acc[t][0] = _mm256_fmadd_ps(w0, a, acc[t][0]);
+            acc[t][1] = _mm256_fmadd_ps(w1, a, acc[t][1]);
+        }
+    }
+    UNROLL
+    for (int t = 0; t < n; t++)
+        UNROLL
+        for (int h = 0; h < 2; h++)
+            _mm256_store_ps(total[t] + 8 * h, _mm256_add_ps(_mm256_load_ps(total[t] + 8 * h), acc[t][h]));
+}
+
+/* Rule 3 of the contract: act_quantise in quant/act.c is its specification. */
+void act_quantise_avx2(struct act_block *dst, int64_t stride, const float *x, int64_t n)
+{
+    const __m256i magnitude = _mm256_set1_epi32(0x7fffffff);
+    for (; n > 0; n -= ACT_LEN, x += ACT_LEN, dst += stride) {
+        __m256 v[4];
+        __m256i m = _mm256_setzero_si256();
+        UNROLL
+        for (int i = 0; i < 4; i++) {
+            v[i] = _mm256_loadu_ps(x + 8 * i);
+            m = _mm256_max_epi32(m, _mm256_and_si256(_mm256_castps_si256(v[i]), magnitude));
+        }
+        __m128i m4 = _mm_max_epi32(_mm256_castsi256_si128(m), _mm256_extracti128_si256(m, 1));
+        m4 = _mm_max_epi32(m4, _mm_shuffle_epi32(m4, 0x4e));
+        m4 = _mm_max_epi32(m4, _mm_shuffle_epi32(m4, 0xb1));
+        const int amax_bits = _mm_cvtsi128_si32(m4);
+        const float amax = _mm_cvtss_f32(_mm_castsi128_ps(m4));
+        if (amax_bits >= 0x7f800000 || amax < 0x1p-100f) {
+            act_quantise(dst, x, ACT_LEN);
+            continue;
+        }
+        const __m256 inv = _mm256_set1_ps(127.0f / amax);
+        __m256i q[4];
+        UNROLL
+        for (int i = 0; i < 4; i++)
+            q[i] = _mm256_cvtps_epi32(_mm256_mul_ps(v[i], inv)); /* half to even, by MXCSR */
+        /* packs work within 128-bit halves: the last permutation puts the 32-bit pieces in order */
+        __m256i bytes = _mm256_packs_epi16(_mm256_packs_epi32(q[0], q[1]), _mm256_packs_epi32(q[2], q[3]));
+        bytes = _mm256_permutevar8x32_epi32(bytes, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
+        _mm256_storeu_si256((__m256i *)(void *)dst->q, bytes);
+        __m256i lo = _mm256_add_epi32(q[0], q[1]), hi = _mm256_add_epi32(q[2], q[3]);
+        __m256i both = _mm256_hadd_epi32(lo, hi); /* per half: lo, lo, hi, hi */
+        both = _mm256_hadd_epi32(both, both);
+        __m128i s = _mm_add_epi32(_mm256_castsi256_si128(both), _mm256_extracti128_si256(both, 1));
+        dst->sum[0] = (int16_t)_mm_cvtsi128_si32(s);
+        dst->sum[1] = (int16_t)_mm_extract_epi32(s, 1);
+        dst->unused[0] = dst->unused[1] = 0;
+        dst->d = amax / 127.0f;
+        dst->ds = dst->d * (float)(dst->sum[0] + dst->sum[1]);
+    }
+}
+
+#include "kernels/linear_tiles.h"
+
+const struct linear_kernels linear_avx2 = LINEAR_KERNELS(act_quantise_avx2);

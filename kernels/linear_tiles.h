@@ -1,0 +1,168 @@
+/* The loops of a product, written once: tiles of 16 rows, chunks of 256 columns, panels of tokens. A level
+ * defines, before including this:
+ *
+ *     MAC_TOKENS, FMA_TOKENS   how many tokens its sums take at once, 16 at most and a power of two
+ *     mac_tokens(f, c, n_blocks, x, width, n, total)
+ *         total[t][row] += the chunk's share, in the contract's order, for tokens t = 0 … n − 1 whose block
+ *         b is x[b · width + t]; n is constant after inlining
+ *     fma_tokens(w, n_cols, x, stride, n, total)
+ *         the same for float weights w[column][row] and activations x[t · stride + column]
+ *
+ * and gets the functions of struct linear_kernels for every type. */
+
+#include "kernels/linear_decode.h"
+
+/* Where the chunk at column k of a tile lies packed. */
+static const uint8_t *chunk_data(const struct packed *w, int64_t tile, int64_t k, uint8_t *buffer)
+{
+    if (w->is_view)
+        return pack_view_chunk(buffer, w, tile, k);
+    return (const uint8_t *)w->data + tile * w->tile_bytes + tile_offset(w->type, k);
+}
+
+/* Tokens that share one decoding of a chunk; their sums stay in the first cache. */
+enum { GROUP_TOKENS = 256 };
+
+typedef float totals[GROUP_TOKENS][TILE_ROWS];
+
+static void store_totals(const struct linear_job *j, int64_t tile, int t0, int n, const totals total)
+{
+    int64_t row0 = tile * TILE_ROWS;
+    int rows = (int)(j->w->rows - row0 < TILE_ROWS ? j->w->rows - row0 : TILE_ROWS);
+    for (int t = 0; t < n; t++) {
+        float *out = j->out + (t0 + t) * j->w->rows + row0;
+        for (int r = 0; r < rows; r++) {
+            float y = total[t][r];
+            if (j->bias)
+                y += j->bias[row0 + r];
+            out[r] = j->add ? out[r] + y : y;
+        }
+    }
+}
+
+/* n tokens of one panel against one chunk: whole tiles of tokens, then halves of what is left. */
+INLINE void mac_panel(const struct pack_format f, const struct chunk *c, int n_blocks, const struct act_block *x,
+                      int width, float (*total)[TILE_ROWS])
+{
+    int t = 0;
+    for (; t + MAC_TOKENS <= width; t += MAC_TOKENS)
+        mac_tokens(f, c, n_blocks, x + t, width, MAC_TOKENS, total + t);
+#if MAC_TOKENS > 8
+    if (width - t >= 8) {
+        mac_tokens(f, c, n_blocks, x + t, width, 8, total + t);
+        t += 8;
+    }
+#endif
+#if MAC_TOKENS > 4
+    if (width - t >= 4) {
+        mac_tokens(f, c, n_blocks, x + t, width, 4, total + t);
+        t += 4;
+    }
+#endif
+#if MAC_TOKENS > 2
+    if (width - t >= 2) {
+        mac_tokens(f, c, n_blocks, x + t, width, 2, total + t);
+        t += 2;
+    }
+#endif
+    for (; t < width; t++)
+        mac_tokens(f, c, n_blocks, x + t, width, 1, total + t);
+}
+
+INLINE void fma_rows(const float (*w)[TILE_ROWS], int n_cols, const float *x, int64_t stride, int n,
+                     float (*total)[TILE_ROWS])
+{
+    int t = 0;
+    for (; t + FMA_TOKENS <= n; t += FMA_TOKENS)
+        fma_tokens(w, n_cols, x + t * stride, stride, FMA_TOKENS, total + t);
+    for (; t < n; t++)
+        fma_tokens(w, n_cols, x + t * stride, stride, 1, total + t);
+}
+
+INLINE void tiles_fast(const struct linear_job *j, const struct pack_format f)
+{
+    const struct packed *w = j->w;
+    alignas(64) struct chunk c;
+    alignas(64) totals total;
+    alignas(64) uint8_t buffer[MAX_CHUNK_BYTES];
+    for (int t0 = 0; t0 < j->n_tokens; t0 += GROUP_TOKENS) {
+        int n = j->n_tokens - t0 < GROUP_TOKENS ? j->n_tokens - t0 : GROUP_TOKENS;
+        for (int64_t tile = j->tile_begin; tile < j->tile_end; tile++) {
+            memset(total, 0, sizeof total[0] * (size_t)n);
+            for (int64_t k = 0; k < w->cols; k += CHUNK_LEN) {
+                int n_blocks = chunk_cols(w, k) / ACT_LEN;
+                decode_chunk(&c, f, chunk_data(w, tile, k, buffer), n_blocks);
+                for (int t = 0; t < n; t += PANEL) {
+                    int width;
+                    const struct act_block *x = panel_of(j->x, w->cols, j->n_tokens, t0 + t, &width);
+                    mac_panel(f, &c, n_blocks, x + k / ACT_LEN * width, width, total + t);
+                }
+            }
+            store_totals(j, tile, t0, n, total);
+        }
+    }
+}
+
+INLINE void tiles_f32(const struct linear_job *j, const struct pack_format f, enum qtype type)
+{
+    const struct packed *w = j->w;
+    alignas(64) struct chunk c;
+    alignas(64) float floats[CHUNK_LEN][TILE_ROWS];
+    alignas(64) totals total;
+    alignas(64) uint8_t buffer[MAX_CHUNK_BYTES];
+    for (int t0 = 0; t0 < j->n_tokens; t0 += GROUP_TOKENS) {
+        int n = j->n_tokens - t0 < GROUP_TOKENS ? j->n_tokens - t0 : GROUP_TOKENS;
+        for (int64_t tile = j->tile_begin; tile < j->tile_end; tile++) {
+            memset(total, 0, sizeof total[0] * (size_t)n);
+            for (int64_t k = 0; k < w->cols; k += CHUNK_LEN) {
+                int n_cols = chunk_cols(w, k);
+                const uint8_t *src = chunk_data(w, tile, k, buffer);
+                if (type == QTYPE_F32) {
+                    decode_f32(floats, src, n_cols);
+                } else if (type == QTYPE_F16) {
+                    decode_f16(floats, src, n_cols);
+                } else if (type == QTYPE_BF16) {
+                    decode_bf16(floats, src, n_cols);
+                } else {
+                    decode_chunk(&c, f, src, n_cols / ACT_LEN);
+                    decode_floats(floats, f, &c, n_cols / ACT_LEN);
+                }
+                fma_rows((const float(*)[TILE_ROWS])floats, n_cols, (const float *)j->x + t0 * w->cols + k,
+                         w->cols, n, total);
+            }
+            store_totals(j, tile, t0, n, total);
+        }
+    }
+}
+
+/* The formats as constants, which the inlined loops fold. */
+#define CONSTANT_FORMAT(...) ((struct pack_format){__VA_ARGS__, NULL, NULL})
+
+#define DEFINE_QUANTISED(TYPE, fn, ...)                                                                     \
+    static void fast_##TYPE(const struct linear_job *j)                                                     \
+    {                                                                                                       \
+        tiles_fast(j, CONSTANT_FORMAT(__VA_ARGS__));                                        \
+    }                                                                                                       \
+    static void f32_##TYPE(const struct linear_job *j)                                                      \
+    {                                                                                                       \
+        tiles_f32(j, CONSTANT_FORMAT(__VA_ARGS__), QTYPE_##TYPE);                                           \
+    }
+PACK_FORMATS(DEFINE_QUANTISED)
+
+#define DEFINE_FLOAT(TYPE)                                                                                  \
+    static void f32_##TYPE(const struct linear_job *j)                                                      \
+    {                                                                                                       \
+        tiles_f32(j, (struct pack_format){.scales = SCALE_NONE}, QTYPE_##TYPE);                             \
+    }
+DEFINE_FLOAT(F32)
+DEFINE_FLOAT(F16)
+DEFINE_FLOAT(BF16)
+
+#define FAST_ROW(TYPE, ...) [QTYPE_##TYPE] = fast_##TYPE,
+#define F32_ROW(TYPE, ...)  [QTYPE_##TYPE] = f32_##TYPE,
+#define FLOAT_ROWS          [QTYPE_F32] = f32_F32, [QTYPE_F16] = f32_F16, [QTYPE_BF16] = f32_BF16
+#define LINEAR_KERNELS(quantise_)                                                                           \
+    {                                                                                                       \
+        .fast = {PACK_FORMATS(FAST_ROW) FLOAT_ROWS}, .f32 = {PACK_FORMATS(F32_ROW) FLOAT_ROWS},             \
+        .act_quantise = quantise_,                                                                          \
+    }

@@ -1,0 +1,151 @@
+/* Packed weights: private to kernels/.
+ *
+ * A matrix is cut in tiles of 16 rows, a tile in chunks of 256 columns (the last one may be shorter), a
+ * chunk in blocks of 32 columns. SIMD lanes are rows, so what 16 rows need at the same time lies
+ * together. Inside a block the columns form 8 groups of four; a group is 64 bytes, four per row:
+ *
+ *     group g:   byte 4r + i  =  row r, column 4g + i            (r = 0…15, i = 0…3)
+ *
+ * which is the operand of one 512-bit (two 256-bit) byte dot product. Codes of fewer than 8 bits are
+ * stored as planes that expand to such groups with a shift and a mask:
+ *
+ *     8 bits   8 × 64 bytes    group g as it is
+ *     4 bits   4 × 64 bytes    plane v: low nibble = group v, high nibble = group v + 4
+ *     2 bits   2 × 64 bytes    plane h: bits 2s, 2s+1 = group 4h + s
+ *     1 bit    1 × 64 bytes    bit g = group g
+ *
+ * A chunk is the sections below one after another, each for all its blocks; its bytes are exactly those
+ * of 16 rows in the file:
+ *
+ *     low    8-, 4- or 2-bit planes                         per block of 32
+ *     high   2- or 1-bit planes (upper bits of the codes)   per block of 32
+ *     codes  integer scales (and minima) of k-quants        8-bit:  [n][16]
+ *                6-bit: [n/2][16] low nibble of code j | of code j + n/2 << 4,
+ *                       [n/4][16] upper two bits of codes j, j + n/4, j + n/2, j + 3n/4
+ *     d      half floats [16], per block or per chunk
+ *     m      likewise: the minima's scale
+ *
+ * Codes are unsigned; a weight is code − zero (types with a code book: table[code]).
+ * F32, F16 and BF16 have one section: [column][16] elements. */
+#ifndef QUOLL_PACK_H
+#define QUOLL_PACK_H
+
+#include "kernels/kernels.h"
+
+enum {
+    CHUNK_BLOCKS = CHUNK_LEN / ACT_LEN,
+    GROUPS = ACT_LEN / 4,       /* groups of four columns in a block */
+    GROUP_BYTES = 4 * TILE_ROWS,
+    MAX_CODES = 16,
+};
+
+/* How scales apply; each has its own order of the sum (docs/numerics.md, rule 2). */
+enum scale_kind {
+    SCALE_NONE,         /* float types */
+    SCALE_BLOCK,        /* d per 32 */
+    SCALE_BLOCK_MIN,    /* d and m per 32 */
+    SCALE_SUPER32,      /* d per 256, integer scale per 32 */
+    SCALE_SUPER32_MIN,  /* and dmin, integer minima */
+    SCALE_SUPER16,      /* d per 256, integer scale per 16 */
+    SCALE_SUPER16_MIN,
+};
+
+/* One row's part of a chunk, as the file's block says it: codes in column order. */
+struct row_chunk {
+    uint8_t q[CHUNK_LEN];
+    uint8_t code[MAX_CODES];
+    uint16_t d[CHUNK_BLOCKS], m[CHUNK_BLOCKS]; /* k-quants use the first */
+};
+
+struct pack_format {
+    enum scale_kind scales;
+    int low_bits, high_bits; /* of a code; float types: bytes per element in low_bits / 8 */
+    int zero;                /* weight = code − zero */
+    bool code_book;          /* weight = iq4_values[code] */
+    int n_codes, code_bits;  /* integer scales then minima; Q2_K: both in one byte */
+    int code_zero;           /* scale = code − code_zero (Q6_K: the code is a signed byte) */
+    /* n_blocks blocks of 32 columns, in the file's layout, to and from r. */
+    void (*read)(struct row_chunk *r, const void *src, int n_blocks);
+    void (*write)(void *dst, const struct row_chunk *r, int n_blocks);
+};
+
+/* The quantised types, once: for the table, and as constants for the kernels.
+ *   type    row functions, scales, low bits, high bits, zero, code book, codes, code bits, code zero */
+#define PACK_FORMATS(X)                                                                                     \
+    X(Q4_0, q4_0, SCALE_BLOCK, 4, 0, 8, false, 0, 0, 0)                                                     \
+    X(Q4_1, q4_1, SCALE_BLOCK_MIN, 4, 0, 0, false, 0, 0, 0)                                                 \
+    X(Q5_0, q5_0, SCALE_BLOCK, 4, 1, 16, false, 0, 0, 0)                                                    \
+    X(Q5_1, q5_1, SCALE_BLOCK_MIN, 4, 1, 0, false, 0, 0, 0)                                                 \
+    X(Q8_0, q8_0, SCALE_BLOCK, 8, 0, 128, false, 0, 0, 0)                                                   \
+    X(Q2_K, q2_k, SCALE_SUPER16_MIN, 2, 0, 0, false, 16, 8, 0)                                              \
+    X(Q3_K, q3_k, SCALE_SUPER16, 2, 1, 4, false, 16, 6, 32)                                                 \
+    X(Q4_K, q4_k, SCALE_SUPER32_MIN, 4, 0, 0, false, 16, 6, 0)                                              \
+    X(Q5_K, q5_k, SCALE_SUPER32_MIN, 4, 1, 0, false, 16, 6, 0)                                              \
+    X(Q6_K, q6_k, SCALE_SUPER16, 4, 2, 32, false, 16, 8, 0)                                                 \
+    X(IQ4_NL, q4_0, SCALE_BLOCK, 4, 0, 128, true, 0, 0, 0)                                                  \
+    X(IQ4_XS, iq4_xs, SCALE_SUPER32, 4, 0, 128, true, 8, 6, 32)
+
+extern const struct pack_format pack_formats[QTYPE_N_MATRIX];
+
+/* The sections of a chunk of n_blocks blocks of 32 columns. */
+struct chunk_view {
+    const uint8_t *low, *high, *codes;
+    const uint16_t *d, *m; /* may be unaligned to 64, never to 2 */
+};
+
+static inline bool scales_are_super(enum scale_kind k)
+{
+    return k >= SCALE_SUPER32;
+}
+
+static inline bool scales_have_min(enum scale_kind k)
+{
+    return k == SCALE_BLOCK_MIN || k == SCALE_SUPER32_MIN || k == SCALE_SUPER16_MIN;
+}
+
+static inline struct chunk_view chunk_view(const struct pack_format *f, const uint8_t *chunk, int n_blocks)
+{
+    struct chunk_view v;
+    int n_d = scales_are_super(f->scales) ? 1 : n_blocks;
+    v.low = chunk;
+    v.high = v.low + (size_t)n_blocks * GROUP_BYTES * (size_t)f->low_bits;
+    v.codes = v.high + (size_t)n_blocks * GROUP_BYTES * (size_t)f->high_bits;
+    v.d = (const uint16_t *)(const void *)(v.codes + f->n_codes * f->code_bits * TILE_ROWS / 8);
+    v.m = v.d + n_d * TILE_ROWS;
+    return v;
+}
+
+/* Bytes of a tile's first n_cols columns, n_cols a multiple of the type's block length. Chunks before the
+ * last are whole, so this is also the offset of the chunk that begins at n_cols. */
+static inline int64_t tile_offset(enum qtype t, int64_t n_cols)
+{
+    return TILE_ROWS * qtype_bytes(t, n_cols);
+}
+
+/* Columns of the chunk that begins at column k. */
+static inline int chunk_cols(const struct packed *p, int64_t k)
+{
+    return (int)(p->cols - k < CHUNK_LEN ? p->cols - k : CHUNK_LEN);
+}
+
+enum {
+    MAX_ROW_CHUNK_BYTES = CHUNK_LEN * sizeof(float),
+    MAX_CHUNK_BYTES = TILE_ROWS * MAX_ROW_CHUNK_BYTES,
+};
+
+/* Packs n_cols columns of n_rows rows that lie row_bytes apart; rows past n_rows are left alone. */
+void pack_chunk(uint8_t *dst, enum qtype type, const uint8_t *src, int64_t row_bytes, int n_rows, int n_cols);
+/* The chunk at column `col` of a view's tile, packed into the buffer. */
+const uint8_t *pack_view_chunk(uint8_t buffer[MAX_CHUNK_BYTES], const struct packed *p, int64_t tile, int64_t col);
+
+/* The chunk at column `col` of one row in the file's layout: the inverse of packing. */
+void pack_unpack(void *dst, const struct packed *p, int64_t row, int64_t col);
+/* One whole row, dequantised. */
+void pack_row_to_f32(float *dst, const struct packed *p, int64_t row);
+
+int cpu_packed_alloc(struct packed *p, enum qtype type, int64_t rows, int64_t cols);
+void cpu_packed_release(struct packed *p);
+void cpu_packed_view(struct packed *p, enum qtype type, int64_t rows, int64_t cols, const void *src);
+void cpu_pack(struct packed *p, int64_t row0, int64_t n_rows, const void *src);
+
+#endif

@@ -1,0 +1,223 @@
+/* Packed products against the quantised rows' own dot products (quant/), to the last bit: every type,
+ * every CPU level, one and two threads, awkward shapes. */
+#include "kernels/kernels.h"
+#include "kernels/pack.h"
+#include "tests/test.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const struct shape {
+    int rows, cols, tokens;
+} shapes[] = {
+    {1, 256, 1},  {16, 32, 1},   {17, 64, 3},   {16, 256, 16}, {33, 512, 17}, {40, 288, 31},
+    {48, 576, 1}, {20, 1536, 5}, {16, 768, 40}, {7, 256, 270}, {31, 160, 2},  {64, 32, 12},
+};
+enum { N_SHAPES = sizeof shapes / sizeof shapes[0] };
+
+static uint64_t state = 1;
+
+static float uniform(void) /* −1 … 1 */
+{
+    state = state * 6364136223846793005u + 1442695040888963407u;
+    return (float)((double)(state >> 33) / (double)(1u << 30) - 1.0);
+}
+
+static float *random_floats(int64_t n)
+{
+    float *x = malloc(sizeof *x * (size_t)n);
+    for (int64_t i = 0; i < n; i++)
+        x[i] = uniform() * uniform() * 3.0f;
+    return x;
+}
+
+struct job {
+    const struct ops *ops;
+    struct linear_args args;
+};
+
+static void run(struct worker *w, void *arg)
+{
+    struct job *job = arg;
+    job->ops->linear(w, &job->args);
+}
+
+/* Shapes whose columns are whole blocks of the type. */
+static int64_t whole_cols(enum qtype t, int64_t cols)
+{
+    int64_t len = qtypes[t].block_len;
+    return (cols + len - 1) / len * len;
+}
+
+/* y (tokens, rows) by the types' own dot products. */
+static void reference(float *y, enum qtype t, const uint8_t *rows, const float *x, const struct shape *s,
+                      int64_t cols, enum compute compute)
+{
+    int64_t row_bytes = qtype_bytes(t, cols);
+    struct act_block *act = malloc(sizeof *act * (size_t)(cols / ACT_LEN + 1));
+    float *w = malloc(sizeof *w * (size_t)cols);
+    for (int i = 0; i < s->tokens; i++) {
+        if (!qtypes[t].x_is_f32)
+            act_quantise(act, x + i * cols, cols);
+        for (int r = 0; r < s->rows; r++) {
+            const uint8_t *row = rows + r * row_bytes;
+            if (compute == COMPUTE_F32) {
+                qtypes[t].to_f32(w, row, cols);
+                y[i * s->rows + r] = qtypes[QTYPE_F32].dot(w, x + i * cols, cols);
+            } else {
+                y[i * s->rows + r] = qtypes[t].dot(row, qtypes[t].x_is_f32 ? (const void *)(x + i * cols) : act, cols);
+            }
+        }
+    }
+    free(act);
+    free(w);
+}
+
+START_TEST(linear_matches_dot)
+{
+    enum qtype t = (enum qtype)(_i / N_SHAPES);
+    const struct shape *s = &shapes[_i % N_SHAPES];
+    int64_t cols = whole_cols(t, s->cols), row_bytes = qtype_bytes(t, cols);
+    int64_t n_out = (int64_t)s->rows * s->tokens;
+    float *w = random_floats(s->rows * cols), *x = random_floats(s->tokens * cols);
+    float *bias = random_floats(s->rows), *residual = random_floats(n_out);
+    uint8_t *rows = malloc((size_t)(s->rows * row_bytes));
+    qtypes[t].from_f32(rows, w, s->rows * cols);
+    float *expected = malloc(sizeof *expected * (size_t)n_out), *got = malloc(sizeof *got * (size_t)n_out);
+
+    for (int compute = COMPUTE_FAST; compute <= COMPUTE_F32; compute++) {
+        reference(expected, t, rows, x, s, cols, (enum compute)compute);
+        for (int isa = ISA_SCALAR; isa < ISA_COUNT; isa++) {
+            if (!isa_built((enum isa)isa) || !isa_supported((enum isa)isa))
+                continue;
+            const struct ops *ops = ops_cpu((enum isa)isa);
+            for (int n_threads = 1; n_threads <= 2; n_threads++)
+                for (int view = 0; view < 2; view++) {
+                    struct packed p;
+                    if (view) {
+                        ops->packed_view(&p, t, s->rows, cols, rows);
+                    } else {
+                        ck_assert_int_eq(ops->packed_alloc(&p, t, s->rows, cols), 0);
+                        ops->pack(&p, 0, s->rows, rows);
+                    }
+                    size_t scratch_bytes = ops->scratch_bytes(s->tokens, cols);
+                    struct job job = {.ops = ops};
+                    job.args = (struct linear_args){
+                        .x = x,
+                        .n_tokens = s->tokens,
+                        .n_parts = 1,
+                        .part = {{.w = &p, .out = got}},
+                        .compute = (enum compute)compute,
+                        .scratch = ops->alloc(scratch_bytes),
+                    };
+                    struct team *team = team_new(n_threads);
+                    team_run(team, run, &job);
+                    for (int64_t i = 0; i < n_out; i++)
+                        ck_assert_msg(memcmp(&got[i], &expected[i], sizeof got[i]) == 0,
+                                      "%s, %s, compute %d, %dx%d, %d tokens, view %d: token %d row %d is %a, not %a",
+                                      qtypes[t].name, isa_name((enum isa)isa), compute, s->rows, (int)cols, s->tokens,
+                                      view, (int)i / s->rows, (int)i % s->rows, (double)got[i], (double)expected[i]);
+
+                    /* Two parts that share the input, with a bias and with a residual. */
+                    float *second = malloc(sizeof *second * (size_t)n_out);
+                    memcpy(second, residual, sizeof *second * (size_t)n_out);
+                    job.args.n_parts = 2;
+                    job.args.part[0].bias = bias;
+                    job.args.part[1] = (struct linear_part){.w = &p, .out = second, .add = true};
+                    team_run(team, run, &job);
+                    for (int64_t i = 0; i < n_out; i++) {
+                        ck_assert(got[i] == expected[i] + bias[i % s->rows]);
+                        ck_assert(second[i] == residual[i] + expected[i]);
+                    }
+                    free(second);
+                    team_free(team);
+                    ops->release(job.args.scratch, scratch_bytes);
+                    ops->packed_release(&p);
+                }
+        }
+    }
+    free(w);
+    free(x);
+    free(bias);
+    free(residual);
+    free(rows);
+    free(expected);
+    free(got);
+}
+END_TEST
+
+START_TEST(unpacking_inverts_packing)
+{
+    enum qtype t = (enum qtype)_i;
+    enum { ROWS = 21 };
+    int64_t cols = qtypes[t].block_len > 32 ? 512 : 576, row_bytes = qtype_bytes(t, cols);
+    uint8_t *rows = malloc((size_t)(ROWS * row_bytes)), *back = malloc((size_t)row_bytes);
+    for (int64_t i = 0; i < ROWS * row_bytes; i++)
+        rows[i] = (uint8_t)(uniform() * 128.0f); /* any bits are a block */
+    const struct ops *ops = ops_cpu(ISA_SCALAR);
+    struct packed p;
+    ck_assert_int_eq(ops->packed_alloc(&p, t, ROWS, cols), 0);
+    ck_assert_int_eq(p.tile_bytes, 16 * row_bytes);
+    ops->pack(&p, 0, 16, rows); /* tiles can be packed one by one */
+    ops->pack(&p, 16, ROWS - 16, rows + 16 * row_bytes);
+    for (int r = 0; r < ROWS; r++) {
+        for (int64_t k = 0; k < cols; k += CHUNK_LEN)
+            pack_unpack(back + qtype_bytes(t, k), &p, r, k);
+        ck_assert_mem_eq(back, rows + r * row_bytes, (size_t)row_bytes);
+    }
+    ops->packed_release(&p);
+    free(rows);
+    free(back);
+}
+END_TEST
+
+/* A bad activation shows in every product it takes part in, at every level. */
+START_TEST(not_finite_propagates)
+{
+    enum { ROWS = 16, COLS = 256, TOKENS = 3 };
+    enum qtype t = (enum qtype)_i;
+    float *w = random_floats(ROWS * COLS), *x = random_floats(TOKENS * COLS), got[TOKENS * ROWS];
+    uint8_t *rows = malloc((size_t)(ROWS * qtype_bytes(t, COLS)));
+    qtypes[t].from_f32(rows, w, ROWS * COLS);
+    x[COLS + 100] = NAN;
+    x[2 * COLS + 200] = INFINITY;
+    for (int isa = ISA_SCALAR; isa < ISA_COUNT; isa++) {
+        if (!isa_built((enum isa)isa) || !isa_supported((enum isa)isa))
+            continue;
+        const struct ops *ops = ops_cpu((enum isa)isa);
+        struct packed p;
+        ops->packed_view(&p, t, ROWS, COLS, rows);
+        struct job job = {.ops = ops};
+        job.args = (struct linear_args){.x = x, .n_tokens = TOKENS, .n_parts = 1, .part = {{.w = &p, .out = got}}};
+        size_t scratch_bytes = ops->scratch_bytes(TOKENS, COLS);
+        job.args.scratch = ops->alloc(scratch_bytes);
+        struct team *team = team_new(1);
+        team_run(team, run, &job);
+        for (int r = 0; r < ROWS; r++) {
+            ck_assert(isfinite(got[r]));
+            ck_assert(!isfinite(got[ROWS + r]));
+            ck_assert(!isfinite(got[2 * ROWS + r]));
+        }
+        team_free(team);
+        ops->release(job.args.scratch, scratch_bytes);
+    }
+    free(w);
+    free(x);
+    free(rows);
+}
+END_TEST
+
+static Suite *linear_suite(void)
+{
+    Suite *s = suite_create("kernels/linear");
+    TCase *tc = tcase_create("linear");
+    tcase_set_timeout(tc, 120);
+    tcase_add_loop_test(tc, linear_matches_dot, 0, QTYPE_N_MATRIX * N_SHAPES);
+    tcase_add_loop_test(tc, unpacking_inverts_packing, 0, QTYPE_N_MATRIX);
+    tcase_add_loop_test(tc, not_finite_propagates, 0, QTYPE_N_MATRIX);
+    suite_add_tcase(s, tc);
+    return s;
+}
+
+TEST_SUITE(linear_suite)
