@@ -203,20 +203,24 @@ static int read_vocab_size(struct config *c, const struct reader *r)
     int64_t n_tokens = tokens && tokens->n <= MAX_VOCAB ? (int64_t)tokens->n : 0;
     if (read_int(r, "vocab_size", 1, MAX_VOCAB, n_tokens, &c->vocab_size))
         return -1;
-    if (embd && (embd->dims[1] < 1 || embd->dims[1] > MAX_VOCAB))
-        return err_set(r->err, r->errlen, "%s: tensor 'token_embd.weight' has %" PRId64 " rows",
-                       weights_path(r->w), embd->dims[1]);
     char key[KEY_MAX];
-    if (embd && find(r, "vocab_size", key) && c->vocab_size != embd->dims[1])
-        return err_set(r->err, r->errlen,
-                       "%s: key '%s' is %d, but tensor 'token_embd.weight' has %" PRId64 " rows",
-                       weights_path(r->w), key, c->vocab_size, embd->dims[1]);
-    if (embd)
-        c->vocab_size = (int)embd->dims[1];
-    if (tokens && tokens->n > (uint64_t)c->vocab_size)
-        return err_set(r->err, r->errlen,
-                       "%s: key 'tokenizer.ggml.tokens' has %" PRIu64 " tokens, the model a vocabulary of %d",
-                       weights_path(r->w), tokens->n, c->vocab_size);
+    const struct meta *given = find(r, "vocab_size", key);
+    if (embd) {
+        int64_t rows = embd->dims[1];
+        if (rows < 1 || rows > MAX_VOCAB)
+            return err_set(r->err, r->errlen, "%s: tensor 'token_embd.weight' has %" PRId64 " rows",
+                           weights_path(r->w), rows);
+        if (given && c->vocab_size != rows)
+            return err_set(r->err, r->errlen,
+                           "%s: key '%s' is %d, but tensor 'token_embd.weight' has %" PRId64 " rows",
+                           weights_path(r->w), key, c->vocab_size, rows);
+        if (tokens && tokens->n > (uint64_t)rows)
+            return err_set(r->err, r->errlen,
+                           "%s: key 'tokenizer.ggml.tokens' has %" PRIu64
+                           " tokens, but tensor 'token_embd.weight' has %" PRId64 " rows",
+                           weights_path(r->w), tokens->n, rows);
+        c->vocab_size = (int)rows;
+    }
     if (c->vocab_size < 1)
         return missing(r, key);
     return 0;

@@ -129,32 +129,32 @@ int try_load(const char *path, char *message, size_t len)
     return rc;
 }
 
-struct gguf *gguf_golden(const char *name)
+struct edit *edit_golden(const char *name)
 {
     const char *path = test_golden(name);
     if (!path)
         test_skip(name, "no such golden file");
-    return path ? gguf_read(path) : NULL;
+    return path ? edit_read(path) : NULL;
 }
 
-void gguf_refused(struct gguf *g, const char *why)
+void edit_refused(struct edit *g, const char *why)
 {
     char message[512];
-    const char *path = gguf_write(g);
+    const char *path = edit_write(g);
     int rc = try_load(path, message, sizeof message);
     (void)unlink(path);
-    gguf_free(g);
+    edit_free(g);
     ck_assert_msg(rc == -1, "loaded, although: %s", why);
     ck_assert_msg(strncmp(message, path, strlen(path)) == 0, "'%s' does not begin with %s", message, path);
     ck_assert_msg(strstr(message, why) != NULL, "'%s' does not say '%s'", message, why);
 }
 
-void gguf_accepted(struct gguf *g)
+void edit_accepted(struct edit *g)
 {
     char message[512];
-    const char *path = gguf_write(g);
+    const char *path = edit_write(g);
     int rc = try_load(path, message, sizeof message);
     (void)unlink(path);
-    gguf_free(g);
+    edit_free(g);
     ck_assert_msg(rc == 0, "%s", message);
 }

@@ -55,9 +55,9 @@ int try_load(const char *path, char *err, size_t errlen);
 /* ---- Changed files: g is freed -------------------------------------------------------------------- */
 
 /* A golden model for changing; NULL: not there, and said so. */
-struct gguf *gguf_golden(const char *name);
+struct edit *edit_golden(const char *name);
 /* Loading it is an error that begins with the file's name and says `why`. */
-void gguf_refused(struct gguf *g, const char *why);
-void gguf_accepted(struct gguf *g);
+void edit_refused(struct edit *g, const char *why);
+void edit_accepted(struct edit *g);
 
 #endif

@@ -68,7 +68,7 @@ static void *copy(const void *p, size_t n)
     return q;
 }
 
-struct gguf *gguf_read(const char *path)
+struct edit *edit_read(const char *path)
 {
     FILE *f = fopen(path, "rb");
     ck_assert_ptr_nonnull(f);
@@ -83,7 +83,7 @@ struct gguf *gguf_read(const char *path)
     struct input in = {data, size, 0};
     ck_assert_mem_eq(take(&in, 4), "GGUF", 4);
     ck_assert_uint_eq(take_u32(&in), 3);
-    struct gguf *g = calloc(1, sizeof *g);
+    struct edit *g = calloc(1, sizeof *g);
     ck_assert_ptr_nonnull(g);
     g->n_tensors = take_u64(&in);
     g->n_keys = take_u64(&in);
@@ -92,7 +92,7 @@ struct gguf *gguf_read(const char *path)
     uint64_t *offset = calloc(g->n_tensors + 1, sizeof *offset);
     ck_assert(g->key && g->tensor && offset);
     for (size_t i = 0; i < g->n_keys; i++) {
-        struct gguf_key *k = &g->key[i];
+        struct edit_key *k = &g->key[i];
         take_name(&in, k->name);
         k->type = take_u32(&in);
         size_t from = in.at;
@@ -101,7 +101,7 @@ struct gguf *gguf_read(const char *path)
         k->value = copy(data + from, k->bytes);
     }
     for (size_t i = 0; i < g->n_tensors; i++) {
-        struct gguf_tensor *t = &g->tensor[i];
+        struct edit_tensor *t = &g->tensor[i];
         take_name(&in, t->name);
         t->n_dims = take_u32(&in);
         for (uint32_t d = 0; d < t->n_dims; d++)
@@ -120,7 +120,7 @@ struct gguf *gguf_read(const char *path)
     return g;
 }
 
-void gguf_free(struct gguf *g)
+void edit_free(struct edit *g)
 {
     for (size_t i = 0; i < g->n_keys; i++)
         free(g->key[i].value);
@@ -133,39 +133,39 @@ void gguf_free(struct gguf *g)
 
 /* ---- Keys --------------------------------------------------------------------------------------- */
 
-void gguf_set(struct gguf *g, const char *name, uint32_t type, const void *value, size_t bytes)
+void edit_set(struct edit *g, const char *name, uint32_t type, const void *value, size_t bytes)
 {
-    gguf_remove_key(g, name);
+    edit_remove_key(g, name);
     g->key = realloc(g->key, (g->n_keys + 1) * sizeof *g->key);
     ck_assert_ptr_nonnull(g->key);
-    struct gguf_key *k = &g->key[g->n_keys++];
+    struct edit_key *k = &g->key[g->n_keys++];
     (void)snprintf(k->name, sizeof k->name, "%s", name);
     k->type = type;
     k->value = copy(value, bytes);
     k->bytes = bytes;
 }
 
-void gguf_set_u32(struct gguf *g, const char *name, uint32_t v)
+void edit_set_u32(struct edit *g, const char *name, uint32_t v)
 {
-    gguf_set(g, name, GGUF_U32, &v, sizeof v);
+    edit_set(g, name, GGUF_U32, &v, sizeof v);
 }
 
-void gguf_set_f32(struct gguf *g, const char *name, float v)
+void edit_set_f32(struct edit *g, const char *name, float v)
 {
-    gguf_set(g, name, GGUF_F32, &v, sizeof v);
+    edit_set(g, name, GGUF_F32, &v, sizeof v);
 }
 
-void gguf_set_str(struct gguf *g, const char *name, const char *v)
+void edit_set_str(struct edit *g, const char *name, const char *v)
 {
     char value[256];
     uint64_t n = strlen(v);
     ck_assert_uint_le(n, sizeof value - sizeof n);
     memcpy(value, &n, sizeof n);
     memcpy(value + sizeof n, v, n);
-    gguf_set(g, name, GGUF_STRING, value, sizeof n + n);
+    edit_set(g, name, GGUF_STRING, value, sizeof n + n);
 }
 
-void gguf_set_array(struct gguf *g, const char *name, const uint32_t *v, size_t n)
+void edit_set_array(struct edit *g, const char *name, const uint32_t *v, size_t n)
 {
     char value[256];
     uint32_t elem = GGUF_U32;
@@ -174,10 +174,10 @@ void gguf_set_array(struct gguf *g, const char *name, const uint32_t *v, size_t 
     memcpy(value, &elem, sizeof elem);
     memcpy(value + sizeof elem, &len, sizeof len);
     memcpy(value + sizeof elem + sizeof len, v, n * sizeof *v);
-    gguf_set(g, name, GGUF_ARRAY, value, sizeof elem + sizeof len + n * sizeof *v);
+    edit_set(g, name, GGUF_ARRAY, value, sizeof elem + sizeof len + n * sizeof *v);
 }
 
-void gguf_remove_key(struct gguf *g, const char *name)
+void edit_remove_key(struct edit *g, const char *name)
 {
     for (size_t i = 0; i < g->n_keys; i++)
         if (strcmp(g->key[i].name, name) == 0) {
@@ -190,7 +190,7 @@ void gguf_remove_key(struct gguf *g, const char *name)
 
 /* ---- Tensors ------------------------------------------------------------------------------------ */
 
-struct gguf_tensor *gguf_find(struct gguf *g, const char *name)
+struct edit_tensor *edit_find(struct edit *g, const char *name)
 {
     for (size_t i = 0; i < g->n_tensors; i++)
         if (strcmp(g->tensor[i].name, name) == 0)
@@ -198,20 +198,20 @@ struct gguf_tensor *gguf_find(struct gguf *g, const char *name)
     ck_abort_msg("no tensor '%s' to change", name);
 }
 
-void gguf_remove_tensor(struct gguf *g, const char *name)
+void edit_remove_tensor(struct edit *g, const char *name)
 {
-    struct gguf_tensor *t = gguf_find(g, name);
+    struct edit_tensor *t = edit_find(g, name);
     size_t i = (size_t)(t - g->tensor);
     free(t->data);
     memmove(t, t + 1, (g->n_tensors - i - 1) * sizeof *t);
     g->n_tensors--;
 }
 
-struct gguf_tensor *gguf_add(struct gguf *g, const char *name, const float *v, size_t n)
+struct edit_tensor *edit_add(struct edit *g, const char *name, const float *v, size_t n)
 {
     g->tensor = realloc(g->tensor, (g->n_tensors + 1) * sizeof *g->tensor);
     ck_assert_ptr_nonnull(g->tensor);
-    struct gguf_tensor *t = &g->tensor[g->n_tensors++];
+    struct edit_tensor *t = &g->tensor[g->n_tensors++];
     memset(t, 0, sizeof *t);
     (void)snprintf(t->name, sizeof t->name, "%s", name);
     t->n_dims = 1;
@@ -256,7 +256,7 @@ static void put_padding(FILE *f, size_t written)
     put(f, zeros, pad(written) - written);
 }
 
-const char *gguf_write(const struct gguf *g)
+const char *edit_write(const struct edit *g)
 {
     static char path[256];
     const char *dir = getenv("TMPDIR");
@@ -276,7 +276,7 @@ const char *gguf_write(const struct gguf *g)
     }
     size_t offset = 0;
     for (size_t i = 0; i < g->n_tensors; i++) {
-        const struct gguf_tensor *t = &g->tensor[i];
+        const struct edit_tensor *t = &g->tensor[i];
         put_name(f, t->name);
         put_u32(f, t->n_dims);
         for (uint32_t d = 0; d < t->n_dims; d++)

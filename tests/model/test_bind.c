@@ -9,11 +9,11 @@
 static const char llama[] = "gguf/llama-f16/model.gguf", qwen2[] = "gguf/qwen2-f16/model.gguf";
 
 /* All tensors of the two golden files, one after the other: the loop tests' index. */
-static struct gguf *nth_tensor(int i, struct gguf_tensor **t)
+static struct edit *nth_tensor(int i, struct edit_tensor **t)
 {
     static const char *const models[] = {llama, qwen2};
     for (int m = 0; m < 2; m++) {
-        struct gguf *g = gguf_golden(models[m]);
+        struct edit *g = edit_golden(models[m]);
         if (!g)
             return NULL;
         if (i < (int)g->n_tensors) {
@@ -21,52 +21,52 @@ static struct gguf *nth_tensor(int i, struct gguf_tensor **t)
             return g;
         }
         i -= (int)g->n_tensors;
-        gguf_free(g);
+        edit_free(g);
     }
     return NULL;
 }
 
 enum { N_TENSORS = 20 + 27 };
 
-static bool is_output(const struct gguf_tensor *t) /* without it, the embedding takes its place */
+static bool is_output(const struct edit_tensor *t) /* without it, the embedding takes its place */
 {
     return strcmp(t->name, "output.weight") == 0;
 }
 
 START_TEST(every_tensor_is_needed)
 {
-    struct gguf_tensor *t;
-    struct gguf *g = nth_tensor(_i, &t);
+    struct edit_tensor *t;
+    struct edit *g = nth_tensor(_i, &t);
     if (!g)
         return;
     char name[130];
     (void)snprintf(name, sizeof name, "'%s'", t->name);
     bool output = is_output(t);
-    gguf_remove_tensor(g, t->name);
+    edit_remove_tensor(g, t->name);
     if (output)
-        gguf_accepted(g);
+        edit_accepted(g);
     else
-        gguf_refused(g, name);
+        edit_refused(g, name);
 }
 END_TEST
 
 START_TEST(every_name_is_known)
 {
-    struct gguf_tensor *t;
-    struct gguf *g = nth_tensor(_i, &t);
+    struct edit_tensor *t;
+    struct edit *g = nth_tensor(_i, &t);
     if (!g)
         return;
     t->name[strlen(t->name) - 1] = 'x';
     char name[130];
     (void)snprintf(name, sizeof name, "'%s'", t->name);
-    gguf_refused(g, name);
+    edit_refused(g, name);
 }
 END_TEST
 
 START_TEST(every_shape_is_checked)
 {
-    struct gguf_tensor *t;
-    struct gguf *g = nth_tensor(_i, &t);
+    struct edit_tensor *t;
+    struct edit *g = nth_tensor(_i, &t);
     if (!g)
         return;
     char why[256];
@@ -83,35 +83,35 @@ START_TEST(every_shape_is_checked)
     }
     if (strcmp(t->name, "token_embd.weight") == 0)
         (void)snprintf(why, sizeof why, "token_embd.weight"); /* its rows are the vocabulary */
-    gguf_refused(g, why);
+    edit_refused(g, why);
 }
 END_TEST
 
 START_TEST(dimensions_beyond_are_refused)
 {
-    struct gguf_tensor *t;
-    struct gguf *g = nth_tensor(_i, &t);
+    struct edit_tensor *t;
+    struct edit *g = nth_tensor(_i, &t);
     if (!g)
         return;
     t->dims[t->n_dims - 1] /= 2;
     t->dims[t->n_dims++] = 2;
     char name[130];
     (void)snprintf(name, sizeof name, "'%s'", t->name);
-    gguf_refused(g, name);
+    edit_refused(g, name);
 }
 END_TEST
 
 START_TEST(types_that_are_no_weights_are_refused)
 {
-    struct gguf_tensor *t;
-    struct gguf *g = nth_tensor(_i, &t);
+    struct edit_tensor *t;
+    struct edit *g = nth_tensor(_i, &t);
     if (!g)
         return;
     const struct qtype_info *i32 = &qtypes[QTYPE_I32], *i8 = &qtypes[QTYPE_I8];
     t->type = (uint32_t)(t->n_dims == 1 ? i32 : i8)->gguf_id; /* no more bytes than it had */
     char why[200];
     (void)snprintf(why, sizeof why, "'%s' has type %s", t->name, (t->n_dims == 1 ? i32 : i8)->name);
-    gguf_refused(g, why);
+    edit_refused(g, why);
 }
 END_TEST
 
@@ -130,25 +130,25 @@ START_TEST(layers_outside_the_model_are_refused)
         "blk.18446744073709551616.attn_q.weight",
     };
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
-        struct gguf *g = gguf_golden(llama);
+        struct edit *g = edit_golden(llama);
         if (!g)
             return;
         float v[64] = {0};
-        (void)gguf_add(g, names[i], v, 64);
-        gguf_refused(g, names[i]);
+        (void)edit_add(g, names[i], v, 64);
+        edit_refused(g, names[i]);
     }
 }
 END_TEST
 
 /* Adds biases of every layer: q, k, v of these lengths. */
-static void add_biases(struct gguf *g, const char *const *names, const size_t *len, size_t n)
+static void add_biases(struct edit *g, const char *const *names, const size_t *len, size_t n)
 {
     float zero[256] = {0};
     for (int layer = 0; layer < 2; layer++)
         for (size_t i = 0; i < n; i++) {
             char name[64];
             (void)snprintf(name, sizeof name, "blk.%d.%s", layer, names[i]);
-            (void)gguf_add(g, name, zero, len[i]);
+            (void)edit_add(g, name, zero, len[i]);
         }
 }
 
@@ -157,36 +157,36 @@ START_TEST(optional_biases_come_together)
     static const char *const qkv[] = {"attn_q.bias", "attn_k.bias", "attn_v.bias"};
     static const char *const ffn[] = {"ffn_gate.bias", "ffn_up.bias", "ffn_down.bias", "attn_output.bias"};
     static const size_t qkv_len[] = {64, 32, 32}, ffn_len[] = {160, 160, 64, 64};
-    struct gguf *g = gguf_golden(llama);
+    struct edit *g = edit_golden(llama);
     if (!g)
         return;
     add_biases(g, qkv, qkv_len, 3);
     add_biases(g, ffn, ffn_len, 4);
-    gguf_accepted(g);
+    edit_accepted(g);
     for (int i = 0; i < 3; i++) {
-        g = gguf_golden(llama);
+        g = edit_golden(llama);
         char name[64];
         add_biases(g, qkv, qkv_len, 3);
         (void)snprintf(name, sizeof name, "blk.1.%s", qkv[i]);
-        gguf_remove_tensor(g, name);
-        gguf_refused(g, name);
+        edit_remove_tensor(g, name);
+        edit_refused(g, name);
     }
-    g = gguf_golden(qwen2); /* which has no such biases */
+    g = edit_golden(qwen2); /* which has no such biases */
     if (!g)
         return;
     add_biases(g, ffn, ffn_len, 4);
-    gguf_refused(g, "blk.0.ffn_gate.bias");
+    edit_refused(g, "blk.0.ffn_gate.bias");
 }
 END_TEST
 
 START_TEST(vectors_may_have_any_weight_type)
 {
     static const char *const names[] = {"output_norm.weight", "blk.1.ffn_norm.weight"};
-    struct gguf *g = gguf_golden(llama);
+    struct edit *g = edit_golden(llama);
     if (!g)
         return;
     for (int i = 0; i < 2; i++) {
-        struct gguf_tensor *t = gguf_find(g, names[i]);
+        struct edit_tensor *t = edit_find(g, names[i]);
         enum qtype type = i ? QTYPE_BF16 : QTYPE_F16;
         void *data = malloc((size_t)qtype_bytes(type, 64));
         qtypes[type].from_f32(data, t->data, 64);
@@ -195,7 +195,7 @@ START_TEST(vectors_may_have_any_weight_type)
         t->bytes = (size_t)qtype_bytes(type, 64);
         t->type = (uint32_t)qtypes[type].gguf_id;
     }
-    gguf_accepted(g);
+    edit_accepted(g);
 }
 END_TEST
 

@@ -13,9 +13,9 @@ static const char *const prefix[] = {"llama", "qwen2"};
 
 enum { N_MODELS = 2 };
 
-static struct gguf *open_model(int i)
+static struct edit *open_model(int i)
 {
-    return gguf_golden(models[i]);
+    return edit_golden(models[i]);
 }
 
 static const char *full_key(int model, const char *key)
@@ -48,20 +48,20 @@ START_TEST(wrong_numbers_are_refused) /* loop over keys × models */
 {
     const char *key = full_key(_i % N_MODELS, int_keys[_i / N_MODELS]);
     for (int i = 0; i < N_WRONG; i++) {
-        struct gguf *g = open_model(_i % N_MODELS);
+        struct edit *g = open_model(_i % N_MODELS);
         if (!g)
             return;
-        gguf_set_u32(g, key, wrong[i]);
+        edit_set_u32(g, key, wrong[i]);
         /* A number that is possible in itself contradicts a shape: then the message names a tensor. */
         char err[512];
-        const char *path = gguf_write(g);
+        const char *path = edit_write(g);
         ck_assert_msg(try_load(path, err, sizeof err) == -1, "%s = %u", key, wrong[i]);
         (void)unlink(path);
         ck_assert_ptr_eq(strstr(err, path), err);
         ck_assert_msg(strstr(err, "tensor '") || strstr(err, "key"), "%s = %u: %s", key, wrong[i], err);
         if (wrong[i] == 0 || wrong[i] >= INT32_MAX)
             ck_assert_msg(strstr(err, key) != NULL, "%s = %u: %s", key, wrong[i], err);
-        gguf_free(g);
+        edit_free(g);
     }
 }
 END_TEST
@@ -69,21 +69,21 @@ END_TEST
 START_TEST(wrong_types_are_refused) /* loop over keys × models */
 {
     const char *key = full_key(_i % N_MODELS, int_keys[_i / N_MODELS]);
-    struct gguf *g = open_model(_i % N_MODELS);
+    struct edit *g = open_model(_i % N_MODELS);
     if (!g)
         return;
-    gguf_set_str(g, key, "2");
-    gguf_refused(g, key);
+    edit_set_str(g, key, "2");
+    edit_refused(g, key);
     g = open_model(_i % N_MODELS);
-    gguf_set_f32(g, key, 2.5f);
-    gguf_refused(g, key);
+    edit_set_f32(g, key, 2.5f);
+    edit_refused(g, key);
     g = open_model(_i % N_MODELS);
-    gguf_set_array(g, key, NULL, 0);
-    gguf_refused(g, key);
+    edit_set_array(g, key, NULL, 0);
+    edit_refused(g, key);
     g = open_model(_i % N_MODELS);
     int32_t negative = -4;
-    gguf_set(g, key, GGUF_I32, &negative, sizeof negative);
-    gguf_refused(g, key);
+    edit_set(g, key, GGUF_I32, &negative, sizeof negative);
+    edit_refused(g, key);
 }
 END_TEST
 
@@ -94,11 +94,11 @@ START_TEST(missing_keys_are_refused) /* loop over models */
         "feed_forward_length", "attention.head_count", "attention.layer_norm_rms_epsilon",
     };
     for (size_t i = 0; i < sizeof required / sizeof *required; i++) {
-        struct gguf *g = open_model(_i);
+        struct edit *g = open_model(_i);
         if (!g)
             return;
-        gguf_remove_key(g, full_key(_i, required[i]));
-        gguf_refused(g, full_key(_i, required[i]));
+        edit_remove_key(g, full_key(_i, required[i]));
+        edit_refused(g, full_key(_i, required[i]));
     }
 }
 END_TEST
@@ -109,14 +109,14 @@ START_TEST(values_per_layer_must_agree) /* loop over models */
                                        "feed_forward_length"};
     static const uint32_t right[] = {4, 2, 160};
     for (size_t i = 0; i < 3; i++) {
-        struct gguf *g = open_model(_i);
+        struct edit *g = open_model(_i);
         if (!g)
             return;
-        gguf_set_array(g, full_key(_i, keys[i]), (uint32_t[]){right[i], right[i]}, 2);
-        gguf_accepted(g);
+        edit_set_array(g, full_key(_i, keys[i]), (uint32_t[]){right[i], right[i]}, 2);
+        edit_accepted(g);
         g = open_model(_i);
-        gguf_set_array(g, full_key(_i, keys[i]), (uint32_t[]){right[i], right[i] / 2}, 2);
-        gguf_refused(g, full_key(_i, keys[i]));
+        edit_set_array(g, full_key(_i, keys[i]), (uint32_t[]){right[i], right[i] / 2}, 2);
+        edit_refused(g, full_key(_i, keys[i]));
     }
 }
 END_TEST
@@ -125,11 +125,11 @@ START_TEST(context_length_is_checked) /* loop over models */
 {
     static const uint32_t bad[] = {0, INT32_MAX, UINT32_MAX};
     for (size_t i = 0; i < 3; i++) {
-        struct gguf *g = open_model(_i);
+        struct edit *g = open_model(_i);
         if (!g)
             return;
-        gguf_set_u32(g, full_key(_i, "context_length"), bad[i]);
-        gguf_refused(g, full_key(_i, "context_length"));
+        edit_set_u32(g, full_key(_i, "context_length"), bad[i]);
+        edit_refused(g, full_key(_i, "context_length"));
     }
 }
 END_TEST
@@ -163,53 +163,53 @@ static const struct {
 
 START_TEST(bad_floats_are_refused)
 {
-    struct gguf *g = open_model(0);
+    struct edit *g = open_model(0);
     if (!g)
         return;
-    gguf_set_f32(g, full_key(0, bad_floats[_i].key), bad_floats[_i].value);
-    gguf_refused(g, full_key(0, bad_floats[_i].key));
+    edit_set_f32(g, full_key(0, bad_floats[_i].key), bad_floats[_i].value);
+    edit_refused(g, full_key(0, bad_floats[_i].key));
     g = open_model(0);
-    gguf_set_str(g, full_key(0, bad_floats[_i].key), "1");
-    gguf_refused(g, full_key(0, bad_floats[_i].key));
+    edit_set_str(g, full_key(0, bad_floats[_i].key), "1");
+    edit_refused(g, full_key(0, bad_floats[_i].key));
 }
 END_TEST
 
 START_TEST(architecture_is_checked)
 {
-    struct gguf *g = open_model(0);
+    struct edit *g = open_model(0);
     if (!g)
         return;
-    gguf_set_str(g, "general.architecture", "mamba");
-    gguf_refused(
+    edit_set_str(g, "general.architecture", "mamba");
+    edit_refused(
         g, "architecture 'mamba' is not supported (key 'general.architecture'); these are: llama, qwen2");
     g = open_model(0);
-    gguf_set_str(g, "general.architecture", "\x1b[31m\n");
-    gguf_refused(g, "'?[31m?'");
+    edit_set_str(g, "general.architecture", "\x1b[31m\n");
+    edit_refused(g, "'?[31m?'");
     g = open_model(0);
-    gguf_set_str(g, "general.architecture", "");
-    gguf_refused(g, "architecture ''");
+    edit_set_str(g, "general.architecture", "");
+    edit_refused(g, "architecture ''");
     g = open_model(0);
-    gguf_set_str(g, "general.architecture", "llama2");
-    gguf_refused(g, "architecture 'llama2'");
+    edit_set_str(g, "general.architecture", "llama2");
+    edit_refused(g, "architecture 'llama2'");
     g = open_model(0);
-    gguf_set_u32(g, "general.architecture", 1);
-    gguf_refused(g, "general.architecture");
+    edit_set_u32(g, "general.architecture", 1);
+    edit_refused(g, "general.architecture");
     g = open_model(0);
-    gguf_remove_key(g, "general.architecture");
-    gguf_refused(g, "general.architecture");
+    edit_remove_key(g, "general.architecture");
+    edit_refused(g, "general.architecture");
 }
 END_TEST
 
 START_TEST(experts_are_refused)
 {
-    struct gguf *g = open_model(0);
+    struct edit *g = open_model(0);
     if (!g)
         return;
-    gguf_set_u32(g, "llama.expert_count", 8);
-    gguf_refused(g, "llama.expert_count");
+    edit_set_u32(g, "llama.expert_count", 8);
+    edit_refused(g, "llama.expert_count");
     g = open_model(0);
-    gguf_set_u32(g, "llama.expert_count", 0);
-    gguf_accepted(g);
+    edit_set_u32(g, "llama.expert_count", 0);
+    edit_accepted(g);
 }
 END_TEST
 
@@ -217,32 +217,32 @@ START_TEST(rope_scaling_types)
 {
     static const char *const unsupported[] = {"yarn", "longrope", "dynamic", "", "linear2"};
     for (size_t i = 0; i < sizeof unsupported / sizeof *unsupported; i++) {
-        struct gguf *g = open_model(0);
+        struct edit *g = open_model(0);
         if (!g)
             return;
-        gguf_set_str(g, "llama.rope.scaling.type", unsupported[i]);
-        gguf_set_f32(g, "llama.rope.scaling.factor", 4);
-        gguf_refused(g, "llama.rope.scaling.type");
+        edit_set_str(g, "llama.rope.scaling.type", unsupported[i]);
+        edit_set_f32(g, "llama.rope.scaling.factor", 4);
+        edit_refused(g, "llama.rope.scaling.type");
     }
-    struct gguf *g = open_model(0);
-    gguf_set_str(g, "llama.rope.scaling.type", "linear");
-    gguf_refused(g, "no factor");
+    struct edit *g = open_model(0);
+    edit_set_str(g, "llama.rope.scaling.type", "linear");
+    edit_refused(g, "no factor");
     g = open_model(0);
-    gguf_set_u32(g, "llama.rope.scaling.type", 1);
-    gguf_refused(g, "llama.rope.scaling.type");
+    edit_set_u32(g, "llama.rope.scaling.type", 1);
+    edit_refused(g, "llama.rope.scaling.type");
     g = open_model(0);
-    gguf_set_str(g, "llama.rope.scaling.type", "none");
-    gguf_accepted(g);
+    edit_set_str(g, "llama.rope.scaling.type", "none");
+    edit_accepted(g);
 }
 END_TEST
 
 START_TEST(vocabulary_must_agree)
 {
-    struct gguf *g = open_model(0);
+    struct edit *g = open_model(0);
     if (!g)
         return;
-    gguf_set_u32(g, "llama.vocab_size", 319);
-    gguf_refused(g, "token_embd.weight");
+    edit_set_u32(g, "llama.vocab_size", 319);
+    edit_refused(g, "token_embd.weight");
     /* One token more than the embedding has rows. */
     g = open_model(0);
     uint32_t many[321] = {0};
@@ -250,34 +250,34 @@ START_TEST(vocabulary_must_agree)
     memcpy(value, &(uint32_t){GGUF_U32}, 4);
     memcpy(value + 4, &(uint64_t){321}, 8);
     memcpy(value + 12, many, sizeof many);
-    gguf_set(g, "tokenizer.ggml.tokens", GGUF_ARRAY, value, sizeof value);
-    gguf_refused(g, "tokenizer.ggml.tokens");
+    edit_set(g, "tokenizer.ggml.tokens", GGUF_ARRAY, value, sizeof value);
+    edit_refused(g, "tokenizer.ggml.tokens");
     g = open_model(0);
-    gguf_remove_key(g, "llama.vocab_size");
-    gguf_remove_key(g, "tokenizer.ggml.tokens");
-    gguf_accepted(g);
+    edit_remove_key(g, "llama.vocab_size");
+    edit_remove_key(g, "tokenizer.ggml.tokens");
+    edit_accepted(g);
 }
 END_TEST
 
 /* ---- What is read ------------------------------------------------------------------------------- */
 
-static struct config read_config(struct gguf *g)
+static struct config read_config(struct edit *g)
 {
     char err[512];
     struct config c;
     struct weights *w;
-    const char *path = gguf_write(g);
+    const char *path = edit_write(g);
     ck_assert_msg(weights_open(&w, path, NULL, err, sizeof err) == 0, "%s", err);
     ck_assert_msg(config_read(&c, w, err, sizeof err) == 0, "%s", err);
     weights_close(w);
     (void)unlink(path);
-    gguf_free(g);
+    edit_free(g);
     return c;
 }
 
 START_TEST(golden_hyper_parameters)
 {
-    struct gguf *g = open_model(_i);
+    struct edit *g = open_model(_i);
     if (!g)
         return;
     struct config c = read_config(g);
@@ -301,16 +301,16 @@ END_TEST
 
 START_TEST(defaults)
 {
-    struct gguf *g = open_model(0);
+    struct edit *g = open_model(0);
     if (!g)
         return;
     static const char *const optional[] = {"llama.attention.head_count_kv", "llama.rope.freq_base",
                                            "llama.attention.key_length",    "llama.attention.value_length",
                                            "llama.rope.dimension_count",    "llama.vocab_size"};
     for (size_t i = 0; i < sizeof optional / sizeof *optional; i++)
-        gguf_remove_key(g, optional[i]);
-    gguf_set_f32(g, "llama.rope.scaling.factor", 4); /* linear without saying so */
-    gguf_set_u32(g, "llama.attention.sliding_window", 100);
+        edit_remove_key(g, optional[i]);
+    edit_set_f32(g, "llama.rope.scaling.factor", 4); /* linear without saying so */
+    edit_set_u32(g, "llama.attention.sliding_window", 100);
     struct config c = read_config(g);
     ck_assert_int_eq(c.n_kv_heads, 4);
     ck_assert_int_eq(c.head_dim, 16);
@@ -325,11 +325,11 @@ END_TEST
 
 START_TEST(sliding_window_limits_the_context)
 {
-    struct gguf *g = open_model(0);
+    struct edit *g = open_model(0);
     if (!g)
         return;
-    gguf_set_u32(g, "llama.attention.sliding_window", 100);
-    const char *path = gguf_write(g);
+    edit_set_u32(g, "llama.attention.sliding_window", 100);
+    const char *path = edit_write(g);
     struct fixture f = fixture_open(path, &plain);
     int32_t id[101];
     char err[256];
@@ -339,7 +339,7 @@ START_TEST(sliding_window_limits_the_context)
     ck_assert_int_eq(context_eval(f.context, &(struct batch){.n = 100, .id = id}, NULL, err, sizeof err), 0);
     fixture_close(&f);
     (void)unlink(path);
-    gguf_free(g);
+    edit_free(g);
 }
 END_TEST
 

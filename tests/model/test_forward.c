@@ -465,10 +465,10 @@ START_TEST(first_value_not_finite_is_named)
         test_skip("gguf/qwen2-f16", "no such golden file");
         return;
     }
-    struct gguf *g = gguf_read(path);
+    struct edit *g = edit_read(path);
     if (poisons[_i].tensor)
-        ((float *)gguf_find(g, poisons[_i].tensor)->data)[1] = NAN;
-    path = gguf_write(g);
+        ((float *)edit_find(g, poisons[_i].tensor)->data)[1] = NAN;
+    path = edit_write(g);
     struct setting s = plain;
     s.max_batch = 8;
     s.check_finite = true;
@@ -491,7 +491,7 @@ START_TEST(first_value_not_finite_is_named)
         ck_assert_int_eq(cache_len(f.cache, 0), 20);
     }
     fixture_close(&f);
-    gguf_free(g);
+    edit_free(g);
     (void)unlink(path);
 }
 END_TEST

@@ -59,14 +59,14 @@ END_TEST
 /* An own output matrix that equals the embedding is the tied model. */
 START_TEST(tied_output_is_the_embedding)
 {
-    struct gguf *g = gguf_golden(llama);
+    struct edit *g = edit_golden(llama);
     if (!g)
         return;
     enum { N = 10 };
     int32_t id[N];
     float *logits[2];
     for (int i = 0; i < 2; i++) {
-        const char *path = gguf_write(g);
+        const char *path = edit_write(g);
         struct fixture f = fixture_open(path, &plain);
         ck_assert(model_config(f.model)->tied_embeddings == !i);
         make_ids(id, N, f.vocab_size, 1);
@@ -77,12 +77,12 @@ START_TEST(tied_output_is_the_embedding)
             ck_assert_mem_eq(logits[0], logits[1], N * (size_t)f.vocab_size * sizeof **logits);
         fixture_close(&f);
         if (!i) {
-            const struct gguf_tensor *embd = gguf_find(g, "token_embd.weight");
+            const struct edit_tensor *embd = edit_find(g, "token_embd.weight");
             void *data = malloc(embd->bytes);
-            struct gguf_tensor copy = *embd;
+            struct edit_tensor copy = *embd;
             ck_assert_ptr_nonnull(data);
             memcpy(data, embd->data, embd->bytes);
-            struct gguf_tensor *output = gguf_add(g, "output.weight", NULL, 0);
+            struct edit_tensor *output = edit_add(g, "output.weight", NULL, 0);
             free(output->data);
             *output = copy;
             output->data = data;
@@ -91,7 +91,7 @@ START_TEST(tied_output_is_the_embedding)
     }
     free(logits[0]);
     free(logits[1]);
-    gguf_free(g);
+    edit_free(g);
 }
 END_TEST
 

@@ -32,11 +32,11 @@ END_TEST
 enum { N_IDS = 40, VOCAB = 320 };
 
 /* Logits of a changed golden model under load options; g stays the caller's. */
-static void logits_of(const struct gguf *g, const struct model_options *o, float *out)
+static void logits_of(const struct edit *g, const struct model_options *o, float *out)
 {
     char err[512];
     int32_t id[N_IDS];
-    const char *path = gguf_write(g);
+    const char *path = edit_write(g);
     struct fixture f = fixture_open(path, &plain);
     if (o) {
         model_free(f.model);
@@ -54,25 +54,25 @@ static float base[N_IDS * VOCAB], a[N_IDS * VOCAB], b[N_IDS * VOCAB];
 
 START_TEST(rope_freqs_tensor_is_used)
 {
-    struct gguf *g = gguf_golden("gguf/llama-f16/model.gguf");
+    struct edit *g = edit_golden("gguf/llama-f16/model.gguf");
     if (!g)
         return;
     logits_of(g, NULL, base);
     const float ones[8] = {1, 1, 1, 1, 1, 1, 1, 1}, fours[8] = {4, 4, 4, 4, 4, 4, 4, 4};
-    (void)gguf_add(g, "rope_freqs.weight", ones, 8);
+    (void)edit_add(g, "rope_freqs.weight", ones, 8);
     logits_of(g, NULL, a);
     ck_assert_mem_eq(a, base, sizeof base);
-    gguf_remove_tensor(g, "rope_freqs.weight");
-    (void)gguf_add(g, "rope_freqs.weight", fours, 8);
+    edit_remove_tensor(g, "rope_freqs.weight");
+    (void)edit_add(g, "rope_freqs.weight", fours, 8);
     logits_of(g, NULL, a);
     ck_assert_mem_ne(a, base, sizeof base);
     /* All divisors 4: positions at a quarter of the speed, which is linear scaling by 4. */
-    gguf_remove_tensor(g, "rope_freqs.weight");
-    gguf_set_str(g, "llama.rope.scaling.type", "linear");
-    gguf_set_f32(g, "llama.rope.scaling.factor", 4);
+    edit_remove_tensor(g, "rope_freqs.weight");
+    edit_set_str(g, "llama.rope.scaling.type", "linear");
+    edit_set_f32(g, "llama.rope.scaling.factor", 4);
     logits_of(g, NULL, b);
     ck_assert_mem_eq(a, b, sizeof a);
-    gguf_free(g);
+    edit_free(g);
 }
 END_TEST
 
@@ -80,23 +80,23 @@ START_TEST(bad_divisors_are_refused)
 {
     const float bad[] = {0, -1, NAN, INFINITY};
     for (size_t i = 0; i < 4; i++) {
-        struct gguf *g = gguf_golden("gguf/llama-f16/model.gguf");
+        struct edit *g = edit_golden("gguf/llama-f16/model.gguf");
         if (!g)
             return;
         float divisors[8] = {1, 1, 1, 1, 1, 1, 1, 1};
         divisors[3] = bad[i];
-        (void)gguf_add(g, "rope_freqs.weight", divisors, 8);
-        gguf_refused(g, "tensor 'rope_freqs.weight': divisor 3");
+        (void)edit_add(g, "rope_freqs.weight", divisors, 8);
+        edit_refused(g, "tensor 'rope_freqs.weight': divisor 3");
     }
-    struct gguf *g = gguf_golden("gguf/llama-f16/model.gguf");
-    (void)gguf_add(g, "rope_freqs.weight", (float[7]){1, 1, 1, 1, 1, 1, 1}, 7);
-    gguf_refused(g, "'rope_freqs.weight' has shape [7], the hyper-parameters imply [8]");
+    struct edit *g = edit_golden("gguf/llama-f16/model.gguf");
+    (void)edit_add(g, "rope_freqs.weight", (float[7]){1, 1, 1, 1, 1, 1, 1}, 7);
+    edit_refused(g, "'rope_freqs.weight' has shape [7], the hyper-parameters imply [8]");
 }
 END_TEST
 
 START_TEST(options_override_the_model)
 {
-    struct gguf *g = gguf_golden("gguf/llama-f16/model.gguf");
+    struct edit *g = edit_golden("gguf/llama-f16/model.gguf");
     if (!g)
         return;
     struct model_options o = {.ops = ops_cpu(ISA_SCALAR), .n_threads = 1, .rope_scaling = -1};
@@ -109,7 +109,7 @@ START_TEST(options_override_the_model)
     ck_assert_mem_eq(a, b, sizeof a);
 
     /* A model with a scaling of its own. */
-    gguf_set_f32(g, "llama.rope.scaling.factor", 4);
+    edit_set_f32(g, "llama.rope.scaling.factor", 4);
     o = (struct model_options){.ops = ops_cpu(ISA_SCALAR), .n_threads = 1, .rope_scaling = -1};
     logits_of(g, &o, b);
     ck_assert_mem_eq(a, b, sizeof a);
@@ -117,15 +117,15 @@ START_TEST(options_override_the_model)
     logits_of(g, &o, b);
     ck_assert_mem_eq(base, b, sizeof base);
 
-    gguf_set_f32(g, "llama.rope.freq_base", 5000);
-    gguf_remove_key(g, "llama.rope.scaling.factor");
+    edit_set_f32(g, "llama.rope.freq_base", 5000);
+    edit_remove_key(g, "llama.rope.scaling.factor");
     logits_of(g, NULL, a);
     ck_assert_mem_ne(a, base, sizeof base);
     o = (struct model_options){
         .ops = ops_cpu(ISA_SCALAR), .n_threads = 1, .rope_scaling = -1, .rope_freq_base = 10000};
     logits_of(g, &o, b);
     ck_assert_mem_eq(base, b, sizeof base);
-    gguf_free(g);
+    edit_free(g);
 }
 END_TEST
 
