@@ -122,51 +122,56 @@ END_TEST
 START_TEST(q4_k_follows_the_order)
 {
     static struct dot_case c;
-    make_case(&c, &qtypes[QTYPE_Q4_K], MAX_N, 4);
-    const struct act_block *a = c.a;
-    float total = 0;
-    for (int block = 0; block < MAX_N / 256; block++) {
-        struct block_q4_k b;
-        memcpy(&b, c.row + block * 144, sizeof b);
-        float acc = 0, mins = 0;
-        for (int j = 0; j < 8; j++, a++) {
-            int q[32];
-            for (int k = 0; k < 32; k++)
-                q[k] = j % 2 == 0 ? b.qs[j / 2 * 32 + k] & 15 : b.qs[j / 2 * 32 + k] >> 4;
-            uint8_t scale, min;
-            q4_k_scale_min(b.scales, j, &scale, &min);
-            acc = fmaf((float)(scale * isum(a->q, q, 32)), a->d, acc);
-            mins = fmaf((float)(min * (a->sum[0] + a->sum[1])), a->d, mins);
+    for (uint32_t seed = 0; seed < 20; seed++) {
+        make_case(&c, &qtypes[QTYPE_Q4_K], MAX_N, seed);
+        const struct act_block *a = c.a;
+        float total = 0;
+        for (int block = 0; block < MAX_N / 256; block++) {
+            struct block_q4_k b;
+            memcpy(&b, c.row + block * 144, sizeof b);
+            float acc = 0, mins = 0;
+            for (int j = 0; j < 8; j++, a++) {
+                int q[32];
+                for (int k = 0; k < 32; k++)
+                    q[k] = j % 2 == 0 ? b.qs[j / 2 * 32 + k] & 15 : b.qs[j / 2 * 32 + k] >> 4;
+                uint8_t scale, min;
+                q4_k_scale_min(b.scales, j, &scale, &min);
+                acc = fmaf((float)(scale * isum(a->q, q, 32)), a->d, acc);
+                mins = fmaf((float)(min * (a->sum[0] + a->sum[1])), a->d, mins);
+            }
+            total = fmaf(acc, f16_to_f32(b.d), total);
+            total = fmaf(-f16_to_f32(b.dmin), mins, total);
         }
-        total = fmaf(acc, f16_to_f32(b.d), total);
-        total = fmaf(-f16_to_f32(b.dmin), mins, total);
+        check_bits(qtypes[QTYPE_Q4_K].dot(c.row, c.a, MAX_N), total);
     }
-    check_bits(qtypes[QTYPE_Q4_K].dot(c.row, c.a, MAX_N), total);
 }
 END_TEST
 
 START_TEST(q6_k_follows_the_order)
 {
     static struct dot_case c;
-    make_case(&c, &qtypes[QTYPE_Q6_K], MAX_N, 6);
-    const struct act_block *a = c.a;
-    float total = 0;
-    for (int block = 0; block < MAX_N / 256; block++) {
-        struct block_q6_k b;
-        memcpy(&b, c.row + block * 210, sizeof b);
-        float acc = 0;
-        for (int j = 0; j < 8; j++, a++) {
-            int q[32], half = j / 4, k = j % 4;
-            for (int l = 0; l < 32; l++)
-                q[l] = ((b.ql[64 * half + k % 2 * 32 + l] >> (k / 2 * 4) & 15) |
-                        (b.qh[32 * half + l] >> (2 * k) & 3) << 4) -
-                       32;
-            int s = b.scales[2 * j] * isum(a->q, q, 16) + b.scales[2 * j + 1] * isum(a->q + 16, q + 16, 16);
-            acc = fmaf((float)s, a->d, acc);
+    for (uint32_t seed = 0; seed < 20; seed++) {
+        make_case(&c, &qtypes[QTYPE_Q6_K], MAX_N, seed);
+        const struct act_block *a = c.a;
+        float total = 0;
+        for (int block = 0; block < MAX_N / 256; block++) {
+            struct block_q6_k b;
+            memcpy(&b, c.row + block * 210, sizeof b);
+            float acc = 0;
+            for (int j = 0; j < 8; j++, a++) {
+                int q[32], half = j / 4, k = j % 4;
+                for (int l = 0; l < 32; l++)
+                    q[l] = ((b.ql[64 * half + k % 2 * 32 + l] >> (k / 2 * 4) & 15) |
+                            (b.qh[32 * half + l] >> (2 * k) & 3) << 4) -
+                           32;
+                int s =
+                    b.scales[2 * j] * isum(a->q, q, 16) + b.scales[2 * j + 1] * isum(a->q + 16, q + 16, 16);
+                acc = fmaf((float)s, a->d, acc);
+            }
+            total = fmaf(acc, f16_to_f32(b.d), total);
         }
-        total = fmaf(acc, f16_to_f32(b.d), total);
+        check_bits(qtypes[QTYPE_Q6_K].dot(c.row, c.a, MAX_N), total);
     }
-    check_bits(qtypes[QTYPE_Q6_K].dot(c.row, c.a, MAX_N), total);
 }
 END_TEST
 
