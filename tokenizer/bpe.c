@@ -3,7 +3,6 @@
 #include "tokenizer/internal.h"
 
 #include <stdlib.h>
-#include <utf8proc.h>
 
 enum { MAX_MERGES = 1 << 26, CACHE_FROM = 2048 };
 
@@ -95,37 +94,21 @@ static int encode_word(struct encoder *e, const char *word, size_t len)
     return 0;
 }
 
-/* Text below U+0300 is in normal form C already. */
-static bool surely_nfc(const char *text, size_t len)
-{
-    for (size_t i = 0; i < len; i++)
-        if ((uint8_t)text[i] >= 0xcc)
-            return false;
-    return true;
-}
-
 /* A stretch of valid UTF-8. */
 static int encode_valid(struct encoder *e, const char *text, size_t len)
 {
     const struct pretokenizer *pre = &e->t->pre;
-    utf8proc_uint8_t *nfc = NULL;
-    if (pre->rule->nfc && !surely_nfc(text, len)) {
-        utf8proc_ssize_t n = utf8proc_map((const utf8proc_uint8_t *)text, (utf8proc_ssize_t)len, &nfc,
-                                          UTF8PROC_STABLE | UTF8PROC_COMPOSE);
-        if (n < 0)
-            return err_set(e->err, e->errlen, "%s: cannot normalise the text: %s", e->t->name,
-                           utf8proc_errmsg(n));
-        text = (const char *)nfc;
-        len = (size_t)n;
-    }
-    int rc = pretokenizer_split(pre, e, text, len);
+    if (pre->rule->nfc && normal_form_c(e, &text, &len) < 0)
+        return -1;
+    if (pretokenizer_split(pre, e, text, len) < 0)
+        return -1;
     size_t from = 0;
-    for (size_t i = 0; rc == 0 && i < e->cuts.n; i++) {
-        rc = encode_word(e, text + from, e->cuts.v[i] - from);
+    for (size_t i = 0; i < e->cuts.n; i++) {
+        if (encode_word(e, text + from, e->cuts.v[i] - from) < 0)
+            return -1;
         from = e->cuts.v[i];
     }
-    free(nfc);
-    return rc;
+    return 0;
 }
 
 /* Bytes that are no character make a word together. Most vocabularies lack tokens for the bytes that

@@ -25,7 +25,8 @@ struct piece {
 
 struct piece_slot {
     uint32_t hash;
-    int32_t id; /* −1: empty */
+    int32_t id;              /* −1: empty */
+    uint32_t text, text_len; /* the piece's, here to spare a cache miss */
 };
 
 struct pieces {
@@ -172,6 +173,9 @@ static inline const struct pair_slot *bpe_pair(const struct bpe *b, int32_t left
         i = (i + 1) & b->mask;
     return &b->slot[i];
 }
+
+/* nfc.c: brings valid UTF-8 to normal form C; *text then is e->buf or, where nothing changes, as it was. */
+int normal_form_c(struct encoder *e, const char **text, size_t *len);
 
 /* pretokenize.c: words of byte-level BPE. */
 

@@ -148,8 +148,7 @@ static struct piece_slot *find_slot(const struct pieces *p, uint32_t hash, const
         struct piece_slot *s = &p->slot[i];
         if (s->id < 0)
             return s;
-        if (s->hash == hash && p->piece[s->id].text_len == len &&
-            memcmp(piece_text(p, s->id), text, len) == 0)
+        if (s->hash == hash && s->text_len == len && memcmp(p->text + s->text, text, len) == 0)
             return s;
     }
 }
@@ -207,7 +206,7 @@ int pieces_init(struct pieces *p, const struct vocab_spec *spec, char *err, size
         struct piece_slot *s = find_slot(p, hash, piece_text(p, id), q->text_len);
         /* Of two tokens of one text the first is found, but a normal one before any other. */
         if (s->id < 0 || (q->type == TOKEN_NORMAL && p->piece[s->id].type != TOKEN_NORMAL))
-            *s = (struct piece_slot){hash, id};
+            *s = (struct piece_slot){hash, id, q->text, q->text_len};
     }
     return 0;
 }

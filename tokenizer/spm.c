@@ -113,9 +113,9 @@ static int encode_word(struct encoder *e, const char *word, size_t len)
     uint32_t n = 0;
     for (size_t i = 0; i < len; n++) {
         size_t k = char_len(word + i, len - i);
-        int32_t id = pieces_find(p, word + i, k);
         e->symbol[n].at = (uint32_t)i;
-        e->symbol[n].id = id >= 0 && p->piece[id].type == TOKEN_NORMAL ? id : -1;
+        e->symbol[n].id = -1; /* looked up below, where it does not merge */
+
         i += k;
     }
     encoder_merge(e, word, len, n);
@@ -123,11 +123,12 @@ static int encode_word(struct encoder *e, const char *word, size_t len)
     for (uint32_t i = 0; i != NO_SYMBOL; i = e->symbol[i].next) {
         const struct symbol *s = &e->symbol[i];
         size_t end = s->next == NO_SYMBOL ? len : e->symbol[s->next].at;
-        int rc = s->id >= 0 ? ids_push(&e->ids, s->id)
-                            : push_unknown(e, word + s->at, end - s->at, &after_unknown);
+        int32_t id = s->id >= 0 ? s->id : pieces_find(p, word + s->at, end - s->at);
+        bool known = id >= 0 && p->piece[id].type == TOKEN_NORMAL;
+        int rc = known ? ids_push(&e->ids, id) : push_unknown(e, word + s->at, end - s->at, &after_unknown);
         if (rc < 0)
             return encoder_oom(e);
-        if (s->id >= 0)
+        if (known)
             after_unknown = false;
     }
     encoder_remember(e, word, len, n_before);
