@@ -212,13 +212,16 @@ int weights_tensor_size(struct tensor *t, char *err, size_t errlen)
     if (t->dims[0] % q->block_len != 0)
         return err_set(err, errlen, "its rows of %" PRId64 " are no multiple of %s's block of %d", t->dims[0],
                        q->name, q->block_len);
-    int64_t n = t->dims[0] / q->block_len;
-    bool overflow = __builtin_mul_overflow(n, q->block_bytes, &n);
-    for (int d = 1; d < t->n_dims; d++)
-        overflow = overflow || __builtin_mul_overflow(n, t->dims[d], &n);
+    /* A dimension of 0 counts as 1 here: no product of a tensor's dimensions overflows later either. */
+    int64_t n = t->dims[0] > 0 ? t->dims[0] / q->block_len : 1;
+    bool empty = t->dims[0] == 0, overflow = __builtin_mul_overflow(n, q->block_bytes, &n);
+    for (int d = 1; d < t->n_dims; d++) {
+        empty = empty || t->dims[d] == 0;
+        overflow = overflow || __builtin_mul_overflow(n, t->dims[d] > 0 ? t->dims[d] : 1, &n);
+    }
     if (overflow)
         return err_set(err, errlen, "its shape is larger than any memory");
-    t->bytes = (uint64_t)n;
+    t->bytes = empty ? 0 : (uint64_t)n;
     return 0;
 }
 
