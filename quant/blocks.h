@@ -75,9 +75,10 @@ ALWAYS_INLINE void decode_256(float *dst, const void *src, int64_t n, int64_t bl
     for (; n > 0; n -= QK_K, dst += QK_K, block += block_bytes) {
         struct block_256 b;
         unpack(&b, block);
-        for (int i = 0; i < QK_K; i++) {
-            float scaled = b.d * (float)b.scale[i / 16] * (float)b.q[i];
-            dst[i] = has_min ? scaled - b.dmin * (float)b.min[i / 16] : scaled;
+        for (int j = 0; j < QK_K / 16; j++) {
+            float scale = b.d * (float)b.scale[j], min = has_min ? b.dmin * (float)b.min[j] : 0;
+            for (int i = 16 * j; i < 16 * (j + 1); i++)
+                dst[i] = has_min ? scale * (float)b.q[i] - min : scale * (float)b.q[i];
         }
     }
 }

@@ -31,6 +31,10 @@ static inline double round_even(double v)
     return v + 0x1.8p52 - 0x1.8p52;
 }
 
+static const float iq4_edges[15] = {-115.5f, -93.5f, -74,   -57,   -42, -28.5f, -16, -4.5f,
+                                    7,       19,     31.5f, 45.5f, 61,  79,     101};
+const struct codes iq4_codes = {-127, 113, iq4_values, iq4_edges};
+
 /* The code nearest to v. */
 static inline double nearest(const struct codes *c, double v)
 {
@@ -38,7 +42,7 @@ static inline double nearest(const struct codes *c, double v)
         return round_even(clamp(v, c->lo, c->hi));
     int i = 0;
     for (int step = 8; step > 0; step /= 2) /* no branch: it would be a coin's toss */
-        i += step * (2 * v > c->book[i + step - 1] + c->book[i + step]);
+        i += v > c->edges[i + step - 1] ? step : 0;
     return c->book[i];
 }
 
@@ -197,7 +201,7 @@ void fit_32(struct block_32 *b, const float *x, const struct codes *codes)
 
 void fit_32_extreme(struct block_32 *b, const float *x, int q_max)
 {
-    const struct codes codes = {-q_max, q_max, NULL};
+    const struct codes codes = {-q_max, q_max, NULL, NULL};
     double wide[32], extreme = 0;
     *b = (struct block_32){0};
     if (!widen(wide, x, 32)) {
@@ -212,7 +216,7 @@ void fit_32_extreme(struct block_32 *b, const float *x, int q_max)
 
 void fit_32_min(struct block_32 *b, const float *x, int q_max)
 {
-    const struct codes codes = {0, q_max, NULL};
+    const struct codes codes = {0, q_max, NULL, NULL};
     double wide[32];
     *b = (struct block_32){0};
     if (!widen(wide, x, 32)) {
@@ -302,7 +306,7 @@ static void fit_super(struct block_256 *b, const double *x, int sub_len, const s
 
 void fit_256(struct block_256 *b, const float *x, int sub_len, const struct codes *codes, int scale_lo)
 {
-    const struct codes scales = {scale_lo, -scale_lo - 1, NULL}, no_mins = {0, 0, NULL};
+    const struct codes scales = {scale_lo, -scale_lo - 1, NULL, NULL}, no_mins = {0, 0, NULL, NULL};
     double wide[QK_K], d[MAX_SUB], m[MAX_SUB] = {0}, extreme = 0;
     *b = (struct block_256){0};
     if (!widen(wide, x, QK_K)) {
@@ -319,7 +323,7 @@ void fit_256(struct block_256 *b, const float *x, int sub_len, const struct code
 
 void fit_256_min(struct block_256 *b, const float *x, int sub_len, int q_max, int scale_max)
 {
-    const struct codes codes = {0, q_max, NULL}, scales = {0, scale_max, NULL};
+    const struct codes codes = {0, q_max, NULL, NULL}, scales = {0, scale_max, NULL, NULL};
     double wide[QK_K], d[MAX_SUB], m[MAX_SUB], d_max = 0, m_max = 0;
     *b = (struct block_256){0};
     if (!widen(wide, x, QK_K)) {

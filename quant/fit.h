@@ -8,7 +8,10 @@
 struct codes {
     int lo, hi;
     const int8_t *book; /* NULL: every integer */
+    const float *edges; /* the 15 halfway points between the book's values */
 };
+
+extern const struct codes iq4_codes; /* iq4_values */
 
 /* Blocks of 32: x ≈ d q with q among the codes; x ≈ d q + m with q = 0 … q_max. */
 void fit_32(struct block_32 *b, const float *x, const struct codes *codes);

@@ -24,9 +24,8 @@ static void unpack(struct block_32 *b, const void *block)
 
 static void pack(void *block, const float *x)
 {
-    static const struct codes codes = {-127, 113, iq4_values};
     struct block_32 b;
-    fit_32(&b, x, &codes);
+    fit_32(&b, x, &iq4_codes);
     struct block_iq4_nl out = {.d = f32_to_f16(b.d)};
     for (int i = 0; i < 16; i++)
         out.qs[i] = (uint8_t)(iq4_index(b.q[i]) | iq4_index(b.q[i + 16]) << 4);

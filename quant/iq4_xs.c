@@ -30,9 +30,8 @@ static void unpack(struct block_256 *b, const void *block)
 
 static void pack(void *block, const float *x)
 {
-    static const struct codes codes = {-127, 113, iq4_values};
     struct block_256 b;
-    fit_256(&b, x, 32, &codes, -32);
+    fit_256(&b, x, 32, &iq4_codes, -32);
     struct block_iq4_xs out = {.d = f32_to_f16(b.d)};
     for (int j = 0; j < 8; j++) {
         int s = b.scale[2 * j] + 32;

@@ -22,8 +22,9 @@ static void unpack(struct block_256 *b, const void *block)
         b->scale[j] = (int8_t)(in.scales[j] & 15);
         b->min[j] = in.scales[j] >> 4;
     }
-    for (int i = 0; i < 256; i++)
-        b->q[i] = (int8_t)(in.qs[i / 128 * 32 + i % 32] >> (i / 32 % 4 * 2) & 3);
+    for (int k = 0; k < 8; k++)
+        for (int l = 0; l < 32; l++)
+            b->q[32 * k + l] = (int8_t)(in.qs[k / 4 * 32 + l] >> (k % 4 * 2) & 3);
 }
 
 static void pack(void *block, const float *x)

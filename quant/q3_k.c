@@ -25,16 +25,16 @@ static void unpack(struct block_256 *b, const void *block)
         int low = in.scales[j % 8] >> (j / 8 * 4) & 15, high = in.scales[8 + j % 4] >> (j / 4 * 2) & 3;
         b->scale[j] = (int8_t)((low | high << 4) - 32);
     }
-    for (int i = 0; i < 256; i++) {
-        int low = in.qs[i / 128 * 32 + i % 32] >> (i / 32 % 4 * 2) & 3,
-            high = in.hmask[i % 32] >> (i / 32) & 1;
-        b->q[i] = (int8_t)((low | high << 2) - 4);
-    }
+    for (int k = 0; k < 8; k++)
+        for (int l = 0; l < 32; l++) {
+            int low = in.qs[k / 4 * 32 + l] >> (k % 4 * 2) & 3, high = in.hmask[l] >> k & 1;
+            b->q[32 * k + l] = (int8_t)((low | high << 2) - 4);
+        }
 }
 
 static void pack(void *block, const float *x)
 {
-    static const struct codes codes = {-4, 3, NULL};
+    static const struct codes codes = {-4, 3, NULL, NULL};
     struct block_256 b;
     fit_256(&b, x, 16, &codes, -32);
     struct block_q3_k out = {.d = f32_to_f16(b.d)};

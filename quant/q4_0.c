@@ -24,7 +24,7 @@ static void unpack(struct block_32 *b, const void *block)
 
 static void pack(void *block, const float *x)
 {
-    static const struct codes codes = {-8, 7, NULL};
+    static const struct codes codes = {-8, 7, NULL, NULL};
     struct block_32 b;
     fit_32(&b, x, &codes);
     struct block_q4_0 out = {.d = f32_to_f16(b.d)};

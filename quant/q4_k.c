@@ -22,8 +22,11 @@ static void unpack(struct block_256 *b, const void *block)
     b->d = f16_to_f32(in.d);
     b->dmin = f16_to_f32(in.dmin);
     q4_k_unpack_scales(b, in.scales);
-    for (int i = 0; i < 256; i++)
-        b->q[i] = (int8_t)(in.qs[i / 64 * 32 + i % 32] >> (i / 32 % 2 * 4) & 15);
+    for (int g = 0; g < 4; g++)
+        for (int i = 0; i < 32; i++) {
+            b->q[64 * g + i] = (int8_t)(in.qs[32 * g + i] & 15);
+            b->q[64 * g + 32 + i] = (int8_t)(in.qs[32 * g + i] >> 4);
+        }
 }
 
 static void pack(void *block, const float *x)

@@ -21,10 +21,11 @@ static void unpack(struct block_256 *b, const void *block)
     b->d = f16_to_f32(in.d);
     b->dmin = f16_to_f32(in.dmin);
     q4_k_unpack_scales(b, in.scales);
-    for (int i = 0; i < 256; i++) {
-        int low = in.qs[i / 64 * 32 + i % 32] >> (i / 32 % 2 * 4) & 15, high = in.qh[i % 32] >> (i / 32) & 1;
-        b->q[i] = (int8_t)(low | high << 4);
-    }
+    for (int j = 0; j < 8; j++)
+        for (int i = 0; i < 32; i++) {
+            int low = in.qs[j / 2 * 32 + i] >> (j % 2 * 4) & 15, high = in.qh[i] >> j & 1;
+            b->q[32 * j + i] = (int8_t)(low | high << 4);
+        }
 }
 
 static void pack(void *block, const float *x)

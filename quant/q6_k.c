@@ -21,16 +21,17 @@ static void unpack(struct block_256 *b, const void *block)
     memcpy(&in, block, sizeof in);
     b->d = f16_to_f32(in.d);
     memcpy(b->scale, in.scales, sizeof in.scales);
-    for (int i = 0; i < 256; i++) {
-        int low = in.ql[i / 128 * 64 + i % 64] >> (i / 64 % 2 * 4) & 15;
-        int high = in.qh[i / 128 * 32 + i % 32] >> (i / 32 % 4 * 2) & 3;
-        b->q[i] = (int8_t)((low | high << 4) - 32);
-    }
+    for (int k = 0; k < 8; k++)
+        for (int l = 0; l < 32; l++) {
+            int low = in.ql[k / 4 * 64 + k % 2 * 32 + l] >> (k / 2 % 2 * 4) & 15;
+            int high = in.qh[k / 4 * 32 + l] >> (k % 4 * 2) & 3;
+            b->q[32 * k + l] = (int8_t)((low | high << 4) - 32);
+        }
 }
 
 static void pack(void *block, const float *x)
 {
-    static const struct codes codes = {-32, 31, NULL};
+    static const struct codes codes = {-32, 31, NULL, NULL};
     struct block_256 b;
     fit_256(&b, x, 16, &codes, -128);
     struct block_q6_k out = {.d = f32_to_f16(b.d)};

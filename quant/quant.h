@@ -71,6 +71,8 @@ struct qtype_info {
     int block_bytes;  /* bytes per block */
     /* n elements, a multiple of block_len; src and dst need no alignment. */
     void (*to_f32)(float *dst, const void *src, int64_t n);
+    /* Least squared error, no value weighs more than another. In block types a NaN or an infinite value makes
+     * its block NaN; values beyond what a half-float scale can reach (65504 × codes) saturate. */
     void (*from_f32)(void *dst, const float *src, int64_t n);
     /* Dot product of one row of n weights as the file has them, in the numerics contract's order:
      * x is float[n] when x_is_f32, else struct act_block[n / ACT_LEN]. */
