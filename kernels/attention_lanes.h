@@ -35,21 +35,32 @@ LANES_INLINE v16 load_b(const void *b, int64_t i, bool f16)
 LANES_INLINE void product_tile(const struct product *p, int n_rows, int n_panels, bool f16)
 {
     v16 acc[MAX_ROWS][2];
-    UNROLL for (int r = 0; r < n_rows; r++) UNROLL for (int j = 0; j < n_panels; j++) acc[r][j] =
-        p->add ? v16_load(p->c + r * p->c_stride + 16 * j) : v16_zero();
+    UNROLL
+    for (int r = 0; r < n_rows; r++) {
+        UNROLL
+        for (int j = 0; j < n_panels; j++)
+            acc[r][j] = p->add ? v16_load(p->c + r * p->c_stride + 16 * j) : v16_zero();
+    }
     const float *a = p->a;
     for (int i = 0; i < p->n; i++) {
         v16 b[2];
-        UNROLL for (int j = 0; j < n_panels; j++) b[j] =
-            load_b(p->b, (int64_t)i * p->b_stride + (int64_t)j * p->b_panel, f16);
-        UNROLL for (int r = 0; r < n_rows; r++)
-        {
+        UNROLL
+        for (int j = 0; j < n_panels; j++)
+            b[j] = load_b(p->b, (int64_t)i * p->b_stride + (int64_t)j * p->b_panel, f16);
+        UNROLL
+        for (int r = 0; r < n_rows; r++) {
             v16 x = v16_set1(a[r * p->a_stride + i]);
-            UNROLL for (int j = 0; j < n_panels; j++) acc[r][j] = v16_fma(x, b[j], acc[r][j]);
+            UNROLL
+            for (int j = 0; j < n_panels; j++)
+                acc[r][j] = v16_fma(x, b[j], acc[r][j]);
         }
     }
-    UNROLL for (int r = 0; r < n_rows; r++) UNROLL for (int j = 0; j < n_panels; j++)
-        v16_store(p->c + r * p->c_stride + 16 * j, acc[r][j]);
+    UNROLL
+    for (int r = 0; r < n_rows; r++) {
+        UNROLL
+        for (int j = 0; j < n_panels; j++)
+            v16_store(p->c + r * p->c_stride + 16 * j, acc[r][j]);
+    }
 }
 
 #define PRODUCT_TILE(rows, panels)                                 \
@@ -192,15 +203,15 @@ void LEVEL(attention_softmax)(const struct attention_block *a)
             continue;
         float *p = a->s + r * KV_PAGE;
         v16 s[4], max = lowest, l = v16_zero();
-        UNROLL for (int t = 0; t < 4; t++)
-        {
+        UNROLL
+        for (int t = 0; t < 4; t++) {
             s[t] = v16_mul(v16_load(p + 16 * t), scale);
             s[t] = v16_keep(s[t], begin - 16 * t, end - 16 * t, lowest);
             max = v16_max(max, s[t]);
         }
         float m = v16_max_lane(max);
-        UNROLL for (int t = 0; t < 4; t++)
-        {
+        UNROLL
+        for (int t = 0; t < 4; t++) {
             s[t] = v16_exp(v16_sub(s[t], v16_set1(m)));
             s[t] = v16_keep(s[t], begin - 16 * t, end - 16 * t, v16_zero());
             l = v16_add(l, s[t]);

@@ -64,29 +64,33 @@ MATHF_INLINE void scores_quantised(const struct attention_block *a, enum qtype t
         }
 }
 
-FMA_CLONES void attention_scores_f32_scalar(const struct attention_block *a)
+MATHF_INLINE void attention_scores_f32_scalar_body(const struct attention_block *a)
 {
     scores_float(a, element_f32);
 }
+FMA_VERSIONS(attention_scores_f32_scalar, (const struct attention_block *a), (a))
 
-FMA_CLONES void attention_scores_f16_scalar(const struct attention_block *a)
+MATHF_INLINE void attention_scores_f16_scalar_body(const struct attention_block *a)
 {
     scores_float(a, element_f16);
 }
+FMA_VERSIONS(attention_scores_f16_scalar, (const struct attention_block *a), (a))
 
-FMA_CLONES void attention_scores_q8_0_scalar(const struct attention_block *a)
+MATHF_INLINE void attention_scores_q8_0_scalar_body(const struct attention_block *a)
 {
     scores_quantised(a, QTYPE_Q8_0, quant_q8_0);
 }
+FMA_VERSIONS(attention_scores_q8_0_scalar, (const struct attention_block *a), (a))
 
-FMA_CLONES void attention_scores_q4_0_scalar(const struct attention_block *a)
+MATHF_INLINE void attention_scores_q4_0_scalar_body(const struct attention_block *a)
 {
     scores_quantised(a, QTYPE_Q4_0, quant_q4_0);
 }
+FMA_VERSIONS(attention_scores_q4_0_scalar, (const struct attention_block *a), (a))
 
 /* A NaN among the scores may be lost to the maximum, but not to its own e^(s − m): it reaches l, and by
  * that every output of the row. */
-FMA_CLONES void attention_softmax_scalar(const struct attention_block *a)
+MATHF_INLINE void attention_softmax_scalar_body(const struct attention_block *a)
 {
     for (int r = 0; r < a->n_rows; r++) {
         int begin = a->begin[r], end = a->end[r];
@@ -106,6 +110,7 @@ FMA_CLONES void attention_softmax_scalar(const struct attention_block *a)
         a->l[r] = mathf_sum16(l);
     }
 }
+FMA_VERSIONS(attention_softmax_scalar, (const struct attention_block *a), (a))
 
 /* o = fmaf(p, v, o) in the order of positions; p is rounded after the product with a scale. */
 MATHF_INLINE void values_float(const struct attention_block *a, element_fn *value)
@@ -119,17 +124,19 @@ MATHF_INLINE void values_float(const struct attention_block *a, element_fn *valu
         }
 }
 
-FMA_CLONES void attention_values_f32_scalar(const struct attention_block *a)
+MATHF_INLINE void attention_values_f32_scalar_body(const struct attention_block *a)
 {
     values_float(a, element_f32);
 }
+FMA_VERSIONS(attention_values_f32_scalar, (const struct attention_block *a), (a))
 
-FMA_CLONES void attention_values_f16_scalar(const struct attention_block *a)
+MATHF_INLINE void attention_values_f16_scalar_body(const struct attention_block *a)
 {
     values_float(a, element_f16);
 }
+FMA_VERSIONS(attention_values_f16_scalar, (const struct attention_block *a), (a))
 
-FMA_CLONES void attention_values_q8_0_scalar(const struct attention_block *a)
+MATHF_INLINE void attention_values_q8_0_scalar_body(const struct attention_block *a)
 {
     const struct block_q8_0 *v = a->v;
     int n_blocks = a->head_dim / ACT_LEN;
@@ -143,8 +150,9 @@ FMA_CLONES void attention_values_q8_0_scalar(const struct attention_block *a)
             a->o[r * a->o_stride + c] = o;
         }
 }
+FMA_VERSIONS(attention_values_q8_0_scalar, (const struct attention_block *a), (a))
 
-FMA_CLONES void attention_values_q4_0_scalar(const struct attention_block *a)
+MATHF_INLINE void attention_values_q4_0_scalar_body(const struct attention_block *a)
 {
     const struct block_q4_0 *v = a->v;
     int n_blocks = a->head_dim / ACT_LEN;
@@ -159,9 +167,10 @@ FMA_CLONES void attention_values_q4_0_scalar(const struct attention_block *a)
             a->o[r * a->o_stride + c] = o;
         }
 }
+FMA_VERSIONS(attention_values_q4_0_scalar, (const struct attention_block *a), (a))
 
-FMA_CLONES void attention_merge_scalar(float *o, float *m, float *l, const float *o_b, float m_b, float l_b,
-                                       int n)
+MATHF_INLINE void attention_merge_scalar_body(float *o, float *m, float *l, const float *o_b, float m_b,
+                                              float l_b, int n)
 {
     float max = m_b > *m ? m_b : *m;
     float old = mathf_exp(*m - max), new = mathf_exp(m_b - max);
@@ -170,9 +179,13 @@ FMA_CLONES void attention_merge_scalar(float *o, float *m, float *l, const float
     *l = fmaf(*l, old, l_b * new);
     *m = max;
 }
+FMA_VERSIONS(attention_merge_scalar,
+             (float *o, float *m, float *l, const float *o_b, float m_b, float l_b, int n),
+             (o, m, l, o_b, m_b, l_b, n))
 
-FMA_CLONES void attention_finish_scalar(float *out, const float *o, float l, int n)
+MATHF_INLINE void attention_finish_scalar_body(float *out, const float *o, float l, int n)
 {
     for (int c = 0; c < n; c++)
         out[c] = o[c] / l;
 }
+FMA_VERSIONS(attention_finish_scalar, (float *out, const float *o, float l, int n), (out, o, l, n))

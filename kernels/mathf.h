@@ -10,21 +10,27 @@
 #include <stdint.h>
 #include <string.h>
 
-/* A second copy of a scalar function for CPUs with FMA, where fmaf is one instruction, not a call.
- * ThreadSanitizer crashes in the resolver that picks one, which runs before it is set up. */
-#if defined(__SANITIZE_THREAD__)
-#define FMA_CLONES
-#elif defined(__has_feature)
-#if __has_feature(thread_sanitizer)
-#define FMA_CLONES
-#endif
-#endif
-#ifndef FMA_CLONES
-#define FMA_CLONES __attribute__((target_clones("fma", "default")))
-#endif
-
-/* Always inlined, so that FMA_CLONES reaches them. */
 #define MATHF_INLINE static inline __attribute__((always_inline))
+
+/* Defines the function `name` of an inlined name_body, compiled twice: for CPUs with FMA, where fmaf is one
+ * instruction, and without, where libm's gives the same bits, slowly. (target_clones would say it shorter,
+ * but clang 14 names the result differently in other files, and ThreadSanitizer crashes in its resolver.) */
+#define FMA_VERSIONS(name, parameters, arguments)                    \
+    __attribute__((target("fma"))) static void name##_fma parameters \
+    {                                                                \
+        name##_body arguments;                                       \
+    }                                                                \
+    static void name##_libm parameters                               \
+    {                                                                \
+        name##_body arguments;                                       \
+    }                                                                \
+    void name parameters                                             \
+    {                                                                \
+        if (__builtin_cpu_supports("fma"))                           \
+            name##_fma arguments;                                    \
+        else                                                         \
+            name##_libm arguments;                                   \
+    }
 
 /* e^x = 2^n e^r, n = round(x / ln 2), |r| ≤ ln(2) / 2 (a little more by rounding); ln 2 in two parts, so
  * that r is right to its last bits. e^r is 1 + r + a polynomial whose relative error is at most

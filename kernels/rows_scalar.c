@@ -2,7 +2,7 @@
 #include "kernels/cpu.h"
 #include "kernels/mathf.h"
 
-FMA_CLONES void norm_row_scalar(float *dst, const float *src, const float *weight, int dim, float eps)
+MATHF_INLINE void norm_row_scalar_body(float *dst, const float *src, const float *weight, int dim, float eps)
 {
     float s[16] = {0};
     for (int i = 0; i < dim; i++)
@@ -11,24 +11,30 @@ FMA_CLONES void norm_row_scalar(float *dst, const float *src, const float *weigh
     for (int i = 0; i < dim; i++)
         dst[i] = (src[i] * r) * weight[i];
 }
+FMA_VERSIONS(norm_row_scalar, (float *dst, const float *src, const float *weight, int dim, float eps),
+             (dst, src, weight, dim, eps))
 
-FMA_CLONES void gate_silu_scalar(float *dst, const float *gate, const float *up, int64_t n)
+MATHF_INLINE void gate_silu_scalar_body(float *dst, const float *gate, const float *up, int64_t n)
 {
     for (int64_t i = 0; i < n; i++)
         dst[i] = mathf_silu(gate[i]) * up[i];
 }
+FMA_VERSIONS(gate_silu_scalar, (float *dst, const float *gate, const float *up, int64_t n),
+             (dst, gate, up, n))
 
-FMA_CLONES void rope_adjacent_scalar(float *x, const float *table, int n_pairs)
+MATHF_INLINE void rope_adjacent_scalar_body(float *x, const float *table, int n_pairs)
 {
     for (int i = 0; i < n_pairs; i++)
         mathf_rotate(&x[2 * i], &x[2 * i + 1], &table[2 * i]);
 }
+FMA_VERSIONS(rope_adjacent_scalar, (float *x, const float *table, int n_pairs), (x, table, n_pairs))
 
-FMA_CLONES void rope_half_scalar(float *x, const float *table, int n_pairs)
+MATHF_INLINE void rope_half_scalar_body(float *x, const float *table, int n_pairs)
 {
     for (int i = 0; i < n_pairs; i++)
         mathf_rotate(&x[i], &x[i + n_pairs], &table[2 * i]);
 }
+FMA_VERSIONS(rope_half_scalar, (float *x, const float *table, int n_pairs), (x, table, n_pairs))
 
 void f16_row_scalar(uint16_t *dst, const float *src, int64_t n)
 {
