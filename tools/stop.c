@@ -29,7 +29,7 @@ static size_t open_end(const struct stop_filter *f)
 int stop_push(struct stop_filter *f, const char *text, size_t len, const char **out, size_t *n)
 {
     drop_ready(f);
-    *out = f->held;
+    *out = "";
     *n = 0;
     if (f->stopped || len == 0)
         return 0;
@@ -62,7 +62,7 @@ int stop_push(struct stop_filter *f, const char *text, size_t len, const char **
 void stop_flush(struct stop_filter *f, const char **out, size_t *n)
 {
     drop_ready(f);
-    *out = f->held;
+    *out = f->held ? f->held : "";
     *n = f->ready = f->n_held;
 }
 
