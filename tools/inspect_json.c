@@ -148,7 +148,8 @@ int inspect_print_json(const struct inspection *in)
     rc |= add_lists(o, in);
     if (in->show_plan)
         rc |= add(o, "plan", plan_json(&in->plan));
-    char *text = rc == 0 ? json_dumps(o, JSON_INDENT(2)) : NULL;
+    /* In ASCII, so that no control character of Unicode reaches a terminal either. */
+    char *text = rc == 0 ? json_dumps(o, JSON_INDENT(2) | JSON_ENSURE_ASCII) : NULL;
     json_decref(o);
     if (!text)
         return -1;

@@ -213,30 +213,6 @@ bool gguf_build_remove_tensor(struct gguf_build *b, const char *name)
     return remove_named(b->tensors, &b->n_tensors, name);
 }
 
-struct gguf_build *gguf_build_copy(const struct weights *w)
-{
-    struct gguf_build *b = gguf_build_new(3);
-    for (size_t i = 0; i < weights_n_meta(w); i++) {
-        const struct meta *m = weights_meta(w, i);
-        struct value v = {0};
-        if (m->type == META_ARRAY)
-            append_array_head(&v, m->elem, m->n);
-        if (m->elem != META_STRING)
-            append(&v, m->data, (size_t)m->n * number_bytes(m->elem));
-        for (uint64_t j = 0; m->elem == META_STRING && j < m->n; j++)
-            append_string(&v, m->str[j].s, m->str[j].len);
-        set_value(b, m->key, m->type, &v);
-    }
-    int64_t alignment;
-    if (meta_int(weights_meta_find(w, "general.alignment"), 0, &alignment))
-        b->alignment = (uint64_t)alignment;
-    for (size_t i = 0; i < weights_n_tensors(w); i++) {
-        const struct tensor *t = weights_tensor(w, i);
-        gguf_build_tensor(b, t->name, t->type, t->n_dims, t->dims, t->data);
-    }
-    return b;
-}
-
 /* ---- The image ------------------------------------------------------------------------------- */
 
 static void put(struct gguf_build *b, const void *data, size_t len)

@@ -1,6 +1,6 @@
 /* Builds GGUF files in memory, good ones and, by the fields it records, bad ones.
  *
- *     struct gguf_build *b = gguf_build_new(3);           or gguf_build_copy(w), of an open model
+ *     struct gguf_build *b = gguf_build_new(3);
  *     gguf_build_str(b, "general.architecture", "llama"); set: replaces the key where it exists
  *     gguf_build_tensor(b, "x", QTYPE_F32, 2, (int64_t[]){4, 3}, data);
  *     gguf_build_finish(b);                               b->data, b->len
@@ -34,8 +34,6 @@ struct gguf_build {
 };
 
 struct gguf_build *gguf_build_new(uint32_t version);
-/* All keys and tensors of an open model; their bytes are copied. */
-struct gguf_build *gguf_build_copy(const struct weights *w);
 void gguf_build_free(struct gguf_build *b);
 
 /* Each replaces a key of the same name. */

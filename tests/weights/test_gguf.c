@@ -177,20 +177,6 @@ START_TEST(large_vocabulary_opens_fast)
 }
 END_TEST
 
-START_TEST(copy_of_a_model_is_that_model)
-{
-    struct gguf_build *b = small();
-    struct weights *w = image_open(b->data, b->len);
-    struct gguf_build *copy = gguf_build_copy(w);
-    gguf_build_finish(copy);
-    ck_assert_uint_eq(copy->len, b->len);
-    ck_assert_mem_eq(copy->data, b->data, b->len);
-    gguf_build_free(copy);
-    weights_close(w);
-    gguf_build_free(b);
-}
-END_TEST
-
 /* ---- Bad files, one by one ------------------------------------------------------------------- */
 
 START_TEST(bad_versions)
@@ -692,7 +678,6 @@ static Suite *gguf_suite(void)
     tcase_add_loop_test(tc, other_alignments, 0, 8);
     tcase_add_test(tc, long_and_odd_names);
     tcase_add_test(tc, large_vocabulary_opens_fast);
-    tcase_add_test(tc, copy_of_a_model_is_that_model);
     tcase_add_loop_test(tc, golden_files, 0, (int)(sizeof golden / sizeof *golden));
     suite_add_tcase(s, tc);
 
