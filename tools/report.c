@@ -3,11 +3,13 @@
 #include "tools/tools.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 static int note_level = NOTE_USUAL;
 static FILE *note_file; /* NULL: stderr */
@@ -76,11 +78,19 @@ int tool_write(const char *text, size_t len)
     return -1;
 }
 
+/* printf told nobody why it failed. A pipe without a reader still says so; of a file only that much is
+ * known, that writing failed. */
+static int lost_errno(void)
+{
+    struct pollfd p = {.fd = STDOUT_FILENO, .events = POLLOUT};
+    return poll(&p, 1, 0) == 1 && (p.revents & POLLERR) ? EPIPE : EIO;
+}
+
 int tool_finish(int code)
 {
     errno = 0;
     if ((fflush(stdout) != 0 || ferror(stdout)) && !stdout_errno)
-        stdout_errno = errno ? errno : EIO;
+        stdout_errno = errno ? errno : lost_errno();
     if (note_file)
         fclose(note_file);
     note_file = NULL;
@@ -88,7 +98,7 @@ int tool_finish(int code)
         return code;
     /* `quoll run … | head` is no fault: the reader has what it wanted. */
     if (stdout_errno != EPIPE)
-        tool_error("standard output: %s", strerror(stdout_errno));
+        tool_error("standard output: %s", stdout_errno == EIO ? "cannot be written" : strerror(stdout_errno));
     return code == EXIT_OK ? EXIT_FAILED : code;
 }
 
