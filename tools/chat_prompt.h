@@ -26,13 +26,13 @@ int chat_prompt_open_source(struct chat_prompt **out, const char *name, const ch
 void chat_prompt_close(struct chat_prompt *p); /* NULL is fine */
 
 /* messages (an array of {"role", "content"} objects; borrowed) as the prompt's text: malloc'ed, NUL
- * past *len. strftime_now in the template sees the local time of the call. −1: "NAME:LINE: …", or what
- * the template raised, as "NAME: message". */
+ * past *len. strftime_now in the template sees the local time of the call. −1: "NAME:LINE: what is
+ * wrong", or "NAME: message" with what the template itself raised; NAME is the file. */
 int chat_prompt_render(const struct chat_prompt *p, json_t *messages, bool add_generation_prompt, char **text,
                        size_t *len, char *err, size_t errlen);
 /* The same with any variables: request is an object with "messages" and whatever else the template is to
- * see (borrowed). tools and documents are null where absent; bos_token and eos_token are p's where absent.
- * now NULL: the local time. */
+ * see (borrowed). Where it says nothing, tools and documents are null, bos_token and eos_token p's. Its
+ * own add_generation_prompt counts when the argument is true. now NULL: the local time. */
 int chat_prompt_render_request(const struct chat_prompt *p, json_t *request, bool add_generation_prompt,
                                const struct tm *now, char **text, size_t *len, char *err, size_t errlen);
 
