@@ -218,10 +218,10 @@ static int inspect(struct inspection *in, const struct run_options *o, bool json
 
 int cmd_inspect(int argc, char **argv)
 {
-    struct run_options run;
+    struct run_options run = {.n_ctx = 0};
     struct inspection in = {.show_plan = false};
     bool json = false;
-    const char *arg;
+    const char *arg = NULL;
     char err[1024];
     const struct option_row rows[] = {
         OPTION_FLAG_ROW("tensors", 0, &in.show_tensors, "list the tensors, with type, size and shape"),

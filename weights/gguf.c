@@ -416,7 +416,7 @@ static int refuse_later_part(const struct weights *w, const struct split *s, cha
 static int add_part(struct weights *w, int prefix, int no, const struct split *all, char *err, size_t errlen)
 {
     char *name = part_name(w->path, prefix, no, all->count);
-    struct split s;
+    struct split s = {0};
     if (!name)
         return err_set(err, errlen, "%s: out of memory", w->path);
     int rc = weights_add_file(w, name, err, errlen);
@@ -439,7 +439,7 @@ static int add_part(struct weights *w, int prefix, int no, const struct split *a
 
 int gguf_read(struct weights *w, char *err, size_t errlen)
 {
-    struct split all;
+    struct split all = {0};
     if (read_part(w, 0, &all, err, errlen))
         return -1;
     if (all.no != 0)

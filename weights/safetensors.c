@@ -68,8 +68,8 @@ static int read_dtype(const struct parser *p, const char *name, const json_t *en
 static int read_tensor(const struct parser *p, const char *name, const json_t *entry)
 {
     struct tensor t = {.name = name, .n_dims = 1, .dims = {1, 1, 1, 1}};
-    uint64_t shape[WEIGHTS_MAX_DIMS], range[2];
-    size_t n_dims, n_range;
+    uint64_t shape[WEIGHTS_MAX_DIMS] = {0}, range[2] = {0};
+    size_t n_dims = 0, n_range = 0;
     char why[128];
     if (read_dtype(p, name, entry, &t.type) ||
         read_list(p, name, entry, "shape", WEIGHTS_MAX_DIMS, shape, &n_dims) ||

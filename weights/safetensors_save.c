@@ -41,9 +41,10 @@ static int add_entry(json_t *header, const struct save_tensor *s, uint64_t *at, 
         json_decref(shape);
         return err_set(err, errlen, "%s: tensor '%s': %s", path, s->name, why);
     }
+    uint64_t end = *at + t.bytes;
     json_t *entry = json_pack("{s:s, s:o, s:[I, I]}", "dtype", dtype, "shape", shape, "data_offsets",
-                              (json_int_t)*at, (json_int_t)(*at + t.bytes));
-    *at += t.bytes;
+                              (json_int_t)*at, (json_int_t)end);
+    *at = end;
     if (json_object_get(header, s->name)) {
         json_decref(entry);
         return err_set(err, errlen, "%s: tensor '%s' occurs twice", path, s->name);

@@ -139,8 +139,10 @@ int weights_add_file(struct weights *w, const char *path, char *err, size_t errl
     void *items = w->file;
     struct mapped_file *f = add_element(&items, &w->file_cap, (size_t)w->n_files, sizeof *f);
     w->file = items;
-    if (!f || !(f->name = strdup(path)))
-        return err_set(err, errlen, "%s: out of memory", path);
+    if (!f || !(f->name = strdup(path))) {
+        (void)err_set(err, errlen, "%s: out of memory", path);
+        return -1;
+    }
     w->n_files++;
     /* O_NONBLOCK: opening a FIFO that nobody writes must not hang; it changes nothing for files. */
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
@@ -161,14 +163,14 @@ static bool page_range(const struct weights *w, const struct tensor *t, uint64_t
         return false;
     if (n > t->bytes - from)
         n = t->bytes - from;
-    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
-    uintptr_t a = (uintptr_t)t->data + (uintptr_t)from, b = a + (uintptr_t)n;
-    a = (outward ? a : a + page - 1) & ~(page - 1);
-    b = (outward ? b + page - 1 : b) & ~(page - 1);
+    size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    uint64_t a = t->offset + from, b = a + n; /* in the file, whose mapping begins with a page */
+    a = (outward ? a : a + page - 1) & ~(uint64_t)(page - 1);
+    b = (outward ? b + page - 1 : b) & ~(uint64_t)(page - 1);
     if (a >= b)
         return false;
-    *start = (void *)a;
-    *len = b - a;
+    *start = (void *)(f->data + a);
+    *len = (size_t)(b - a);
     return true;
 }
 
@@ -302,7 +304,7 @@ static int compare_offsets(const void *a, const void *b)
 
 static int check_overlaps(const struct weights *w, char *err, size_t errlen)
 {
-    const struct tensor **sorted = calloc(w->n_tensors + 1, sizeof *sorted);
+    const void **sorted = calloc(w->n_tensors + 1, sizeof *sorted);
     if (!sorted)
         return err_set(err, errlen, "%s: out of memory", w->path);
     for (size_t i = 0; i < w->n_tensors; i++)
@@ -382,7 +384,7 @@ void weights_close(struct weights *w)
         return;
     for (int i = 0; i < w->n_files; i++) {
         struct mapped_file *f = &w->file[i];
-        void *data = (void *)(uintptr_t)f->data; /* ours: const only to keep readers from writing */
+        void *data = (void *)f->data; /* ours: const only to keep readers from writing */
         if (f->mapped)
             (void)munmap(data, (size_t)f->size);
         else {

@@ -429,7 +429,7 @@ START_TEST(noise)
     for (int i = 0; i < 2000; i++) {
         for (size_t k = 0; k < sizeof data; k++)
             data[k] = (uint8_t)test_random(&state);
-        memcpy(data, "GGUF\3\0\0\0", 8);
+        memcpy(data, (const uint8_t[]){'G', 'G', 'U', 'F', 3, 0, 0, 0}, 8);
         memset(data + 9, 0, 7); /* small counts get further */
         memset(data + 17, 0, 7);
         size_t len = 24 + test_random(&state) % (sizeof data - 24);
@@ -440,7 +440,7 @@ END_TEST
 
 /* ---- Split files ----------------------------------------------------------------------------- */
 
-static char folder[] = "/tmp/quoll-split-XXXXXX";
+static char folder[32];
 static char part_path[128];
 
 static const char *part(int no, int count)
@@ -490,6 +490,7 @@ static void write_part(int no)
 
 static void open_folder(void)
 {
+    (void)snprintf(folder, sizeof folder, "/tmp/quoll-split-XXXXXX");
     ck_assert_ptr_nonnull(mkdtemp(folder));
     for (int no = 1; no <= 3; no++)
         write_part(no);
@@ -500,7 +501,6 @@ static void remove_folder(void)
     for (int no = 1; no <= 3; no++)
         (void)unlink(part(no, 3));
     (void)rmdir(folder);
-    memcpy(folder + sizeof folder - 7, "XXXXXX", 6);
 }
 
 START_TEST(split_opens)

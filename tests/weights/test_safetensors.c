@@ -188,7 +188,8 @@ START_TEST(large_headers)
     uint8_t *p = malloc(8 + len);
     ck_assert_ptr_nonnull(p);
     memset(p + 8, ' ', len);
-    memcpy(p + 8, "{}", 2);
+    p[8] = '{';
+    p[9] = '}';
     uint64_t len64 = len;
     memcpy(p, &len64, 8);
     image_is_bad(p, 8 + len, "more than 16777216");
@@ -196,7 +197,7 @@ START_TEST(large_headers)
     memcpy(p, &len64, 8);
     ck_assert(image_is_safe(p, 8 + len));
     memset(p + 8, '[', len); /* nesting as deep as it gets */
-    memcpy(p + 8, "{\"\":", 4);
+    memcpy(p + 8, (const char[]){'{', '"', '"', ':'}, 4);
     image_is_bad(p, 8 + len, "no valid JSON");
     free(p);
 }
