@@ -113,6 +113,7 @@ struct encoder { /* of one call of tokenizer_encode */
     struct symbol *symbol;
     uint64_t *heap;
     size_t symbol_cap;
+    size_t unknown_end; /* ids.n after the last unknown token: more of the unknown adds no second one */
     struct word_cache *cache;
     struct cuts {
         uint32_t *v; /* ends of words, ascending */

@@ -84,18 +84,19 @@ static int normalise(struct encoder *e, const char *text, size_t len, size_t *n_
 }
 
 /* A symbol the vocabulary lacks. Several in a row are one unknown token, as in SentencePiece. */
-static int push_unknown(struct encoder *e, const char *text, size_t len, bool *after_unknown)
+static int push_unknown(struct encoder *e, const char *text, size_t len)
 {
     const int32_t *byte_id = e->t->spm.byte_id;
-    bool spelled = true;
-    for (size_t i = 0; i < len; i++)
-        spelled = spelled && byte_id[(uint8_t)text[i]] >= 0;
-    if (!spelled) {
-        bool push = !*after_unknown && e->t->unk >= 0;
-        *after_unknown = true;
-        return push ? ids_push(&e->ids, e->t->unk) : 0;
+    for (size_t i = 0; i < len; i++) {
+        if (byte_id[(uint8_t)text[i]] >= 0)
+            continue;
+        if (e->unknown_end != e->ids.n || e->ids.n == 0) {
+            if (e->t->unk >= 0 && ids_push(&e->ids, e->t->unk) < 0)
+                return -1;
+            e->unknown_end = e->ids.n;
+        }
+        return 0;
     }
-    *after_unknown = false;
     for (size_t i = 0; i < len; i++)
         if (ids_push(&e->ids, byte_id[(uint8_t)text[i]]) < 0)
             return -1;
@@ -112,26 +113,23 @@ static int encode_word(struct encoder *e, const char *word, size_t len)
         return -1;
     uint32_t n = 0;
     for (size_t i = 0; i < len; n++) {
-        size_t k = char_len(word + i, len - i);
         e->symbol[n].at = (uint32_t)i;
         e->symbol[n].id = -1; /* looked up below, where it does not merge */
-
-        i += k;
+        i += char_len(word + i, len - i);
     }
     encoder_merge(e, word, len, n);
-    bool after_unknown = false;
+    bool whole = true;
     for (uint32_t i = 0; i != NO_SYMBOL; i = e->symbol[i].next) {
         const struct symbol *s = &e->symbol[i];
         size_t end = s->next == NO_SYMBOL ? len : e->symbol[s->next].at;
         int32_t id = s->id >= 0 ? s->id : pieces_find(p, word + s->at, end - s->at);
         bool known = id >= 0 && p->piece[id].type == TOKEN_NORMAL;
-        int rc = known ? ids_push(&e->ids, id) : push_unknown(e, word + s->at, end - s->at, &after_unknown);
-        if (rc < 0)
+        if ((known ? ids_push(&e->ids, id) : push_unknown(e, word + s->at, end - s->at)) < 0)
             return encoder_oom(e);
-        if (known)
-            after_unknown = false;
+        whole = whole && known;
     }
-    encoder_remember(e, word, len, n_before);
+    if (whole) /* ids of the unknown depend on what is before the word */
+        encoder_remember(e, word, len, n_before);
     return 0;
 }
 
