@@ -57,6 +57,15 @@ void fixture_set(struct fixture *f, const struct setting *s)
     open_cache(f, s);
 }
 
+void fixture_reload(struct fixture *f, const struct model_options *o, const struct setting *s)
+{
+    context_free(f->context);
+    cache_free(f->cache);
+    model_free(f->model);
+    ck_assert_msg(model_load(&f->model, f->weights, o, err, sizeof err) == 0, "%s", err);
+    open_cache(f, s);
+}
+
 void fixture_eval(struct fixture *f, int seq, const int32_t *id, int n, float *out)
 {
     int32_t *seqs = malloc((size_t)n * sizeof *seqs);

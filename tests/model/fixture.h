@@ -30,6 +30,8 @@ struct fixture fixture_open(const char *path, const struct setting *s);
 void fixture_close(struct fixture *f);
 /* Another cache and context for the same model. */
 void fixture_set(struct fixture *f, const struct setting *s);
+/* The same file loaded with other options. */
+void fixture_reload(struct fixture *f, const struct model_options *o, const struct setting *s);
 
 /* Evaluates n ids of a sequence and copies all their logits to out (n, vocab_size); NULL: none. */
 void fixture_eval(struct fixture *f, int seq, const int32_t *id, int n, float *out);

@@ -62,7 +62,6 @@ static void check_golden(const char *what, const char *model_path, const struct 
 {
     struct setting s = plain;
     s.isa = isa;
-    s.n_threads = 2;
     struct fixture f = fixture_open(model_path, &s);
     float *logits = new_floats((int64_t)e->n * f.vocab_size);
     int32_t greedy[64];
@@ -132,7 +131,6 @@ START_TEST(golden_real) /* loop over real models */
         s.isa = isa;
         s.compute = COMPUTE_FAST;
         s.kv_type = QTYPE_F16;
-        s.n_threads = 2;
         struct fixture f = fixture_open(model, &s);
         float *got = new_floats((int64_t)n * f.vocab_size);
         fixture_eval(&f, 0, e.ids, n, got);
@@ -248,21 +246,22 @@ static void check_same(const struct same *t, int from, int n, const char *what)
 
 START_TEST(threads_and_slices_change_no_bit)
 {
-    static const int n_threads[] = {1, 2, 3}, max_batch[] = {1, 7, 64, 512};
+    static const struct {
+        int n_threads, max_batch;
+    } settings[] = {{1, 1}, {1, 64}, {2, 7}, {2, 512}, {3, 64}};
     struct same t;
     if (!same_open(&t, _i))
         return;
-    for (size_t b = 0; b < 4; b++)
-        for (size_t n = 0; n < 3; n++) {
-            struct setting s = t.s;
-            s.n_threads = n_threads[n];
-            s.max_batch = max_batch[b];
-            fixture_set(&t.f, &s);
-            fixture_eval(&t.f, 0, t.id, N_TOKENS, t.got);
-            char what[64];
-            (void)snprintf(what, sizeof what, "%d threads, slices of %d", s.n_threads, s.max_batch);
-            check_same(&t, 0, N_TOKENS, what);
-        }
+    for (size_t i = 0; i < sizeof settings / sizeof *settings; i++) {
+        struct setting s = t.s;
+        s.n_threads = settings[i].n_threads;
+        s.max_batch = settings[i].max_batch;
+        fixture_set(&t.f, &s);
+        fixture_eval(&t.f, 0, t.id, N_TOKENS, t.got);
+        char what[64];
+        (void)snprintf(what, sizeof what, "%d threads, slices of %d", s.n_threads, s.max_batch);
+        check_same(&t, 0, N_TOKENS, what);
+    }
     same_close(&t);
 }
 END_TEST
@@ -342,12 +341,9 @@ START_TEST(file_layout_has_the_same_bits)
         same_close(&t);
         return;
     }
-    char err[256];
     struct model_options o = {.ops = ops_cpu(t.s.isa), .n_threads = 1, .rope_scaling = -1, .no_repack = true};
-    model_free(t.f.model);
-    ck_assert_msg(model_load(&t.f.model, t.f.weights, &o, err, sizeof err) == 0, "%s", err);
     t.s.n_threads = 2;
-    fixture_set(&t.f, &t.s);
+    fixture_reload(&t.f, &o, &t.s);
     fixture_eval(&t.f, 0, t.id, N_TOKENS, t.got);
     check_same(&t, 0, N_TOKENS, "not repacked");
     same_close(&t);

@@ -34,15 +34,11 @@ enum { N_IDS = 40, VOCAB = 320 };
 /* Logits of a changed golden model under load options; g stays the caller's. */
 static void logits_of(const struct edit *g, const struct model_options *o, float *out)
 {
-    char err[512];
     int32_t id[N_IDS];
     const char *path = edit_write(g);
     struct fixture f = fixture_open(path, &plain);
-    if (o) {
-        model_free(f.model);
-        ck_assert_msg(model_load(&f.model, f.weights, o, err, sizeof err) == 0, "%s", err);
-        fixture_set(&f, &plain);
-    }
+    if (o)
+        fixture_reload(&f, o, &plain);
     ck_assert_int_eq(f.vocab_size, VOCAB);
     make_ids(id, N_IDS, f.vocab_size, 9);
     fixture_eval(&f, 0, id, N_IDS, out);
