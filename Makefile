@@ -19,17 +19,18 @@ TEST_ENV := QUOLL_BIN=$(B)/quoll
 
 # Address and undefined-behaviour sanitizers. A leak or an undefined shift ends the test, not only a
 # crash; frame pointers for whole stack traces.
-CONFIG_FLAGS_asan := -O1 -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
+# -DQUOLL_SMALL_KERNELS: product kernels for two tokens at once only, which compile in seconds.
+CONFIG_FLAGS_asan := -DQUOLL_SMALL_KERNELS -O1 -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
 TEST_ENV_asan := ASAN_OPTIONS=detect_leaks=1:detect_stack_use_after_return=1 \
                  UBSAN_OPTIONS=print_stacktrace=1 CK_TIMEOUT_MULTIPLIER=10
 # Races. Built by clang: gcc's OpenMP runtime is not instrumented and every barrier of it looks like a
 # race. Archer tells the sanitizer what the OpenMP runtime synchronises; modules that are not
 # instrumented (that runtime itself) are then left alone.
-CONFIG_FLAGS_tsan := -O1 -fsanitize=thread
+CONFIG_FLAGS_tsan := -DQUOLL_SMALL_KERNELS -O1 -fsanitize=thread
 TEST_ENV_tsan = OMP_TOOL_LIBRARIES=$(abspath $(shell $(CC) -print-resource-dir)/../../libarcher.so) \
                 TSAN_OPTIONS=ignore_noninstrumented_modules=1:halt_on_error=1 CK_TIMEOUT_MULTIPLIER=10
 # The AVX-512 kernels in plain C (SIMDe), so that a machine without AVX-512 checks their logic.
-CONFIG_FLAGS_emu := -DQUOLL_EMULATE_AVX512
+CONFIG_FLAGS_emu := -DQUOLL_SMALL_KERNELS -DQUOLL_EMULATE_AVX512 -O1
 TEST_ENV_emu := CK_TIMEOUT_MULTIPLIER=10
 CONFIG_FLAGS := $(CONFIG_FLAGS_$(CONFIG))
 
@@ -46,9 +47,12 @@ LDLIBS  := $(shell pkg-config --libs $(PKGS) 2>/dev/null) -lm
 TEST_LIBS := $(shell pkg-config --libs check 2>/dev/null)
 
 # Only these files get a CPU level's instructions; the level is picked at run time.
-AVX2    := -mavx2 -mfma -mf16c
+# -O3 there: their loops over registers must be unrolled and their plain loops vectorised.
+AVX2    := -mavx2 -mfma -mf16c $(if $(filter release,$(CONFIG)),-O3)
 AVX512  := $(AVX2) -mavx512f -mavx512bw -mavx512dq -mavx512vl
 %_avx2.o:    ISA_FLAGS := $(AVX2)
+# Packing is most of a load's time, and all vectorisable loops.
+%/pack.o %/pack_rows.o: ISA_FLAGS := $(if $(filter release,$(CONFIG)),-O3)
 %_avxvnni.o: ISA_FLAGS := $(AVX2) -mavxvnni
 ifeq ($(CONFIG),emu)
 %_avx512.o:  ISA_FLAGS := $(AVX2)

@@ -5,9 +5,9 @@
 #include "kernels/linear_decode.h"
 #include "kernels/simd.h"
 
-#ifdef QUOLL_EMULATE_AVX512 /* compiles in seconds instead of minutes */
-#define MAC_TOKENS 4
-#define FMA_TOKENS 4
+#ifdef QUOLL_SMALL_KERNELS
+#define MAC_TOKENS 2
+#define FMA_TOKENS 2
 #else
 #define MAC_TOKENS 16
 #define FMA_TOKENS 16
@@ -15,7 +15,36 @@
 
 INLINE __m512i load512(const uint8_t *p)
 {
-    return _mm512_load_si512((const void *)p);
+    return _mm512_loadu_si512((const void *)p);
+}
+
+/* Bytes shifted right (left when negative); the bits that cross bytes are masked away by the caller. */
+INLINE __m512i shift_right(__m512i x, int by)
+{
+    return by > 0 ? _mm512_srl_epi16(x, _mm_cvtsi32_si128(by)) : _mm512_sll_epi16(x, _mm_cvtsi32_si128(-by));
+}
+
+/* Group g of a block's packed codes. decode_block in linear_decode.h is its specification. */
+INLINE __m512i load_codes(const struct pack_format f, const uint8_t *low, const uint8_t *high, int g)
+{
+    const int plane = f.low_bits == 8 ? g : f.low_bits == 4 ? g % 4 : g / 4;
+    __m512i q = load512(low + plane * GROUP_BYTES);
+    if (f.low_bits < 8) {
+        const int shift = f.low_bits == 4 ? g / 4 * 4 : g % 4 * 2;
+        q = _mm512_and_si512(shift_right(q, shift), _mm512_set1_epi8((char)((1 << f.low_bits) - 1)));
+    }
+    if (f.high_bits) {
+        const int shift = (f.high_bits == 2 ? g % 4 * 2 : g) - f.low_bits;
+        __m512i bits = load512(high + (f.high_bits == 2 ? g / 4 : 0) * GROUP_BYTES);
+        const __m512i mask = _mm512_set1_epi8((char)(((1 << f.high_bits) - 1) << f.low_bits));
+        q = _mm512_or_si512(q, _mm512_and_si512(shift_right(bits, shift), mask));
+    }
+    if (f.code_book) {
+        const __m128i book = _mm_loadu_si128((const __m128i *)(const void *)iq4_values);
+        q = _mm512_shuffle_epi8(_mm512_broadcast_i32x4(book), q);
+        q = _mm512_xor_si512(q, _mm512_set1_epi8((char)-128));
+    }
+    return q;
 }
 
 /* Four activations of one token in every lane. */
@@ -100,8 +129,9 @@ INLINE int start_sum(const struct pack_format f, int activation_sum)
 
 #endif
 
-INLINE void mac_tokens(const struct pack_format f, const struct chunk *c, int n_blocks, const struct act_block *x,
-                       int width, int n, float (*total)[TILE_ROWS])
+/* packed: the chunk's codes as they are packed, NULL: c->w has them decoded. */
+INLINE void mac_codes(const struct pack_format f, const struct chunk *c, const struct chunk_view *packed, int n_blocks,
+                      const struct act_block *x, int width, int n, float (*total)[TILE_ROWS])
 {
     __m512 acc[MAC_TOKENS];
     UNROLL
@@ -113,7 +143,9 @@ INLINE void mac_tokens(const struct pack_format f, const struct chunk *c, int n_
         __m512i w[GROUPS];
         UNROLL
         for (int g = 0; g < GROUPS; g++)
-            w[g] = operand(f, load512(c->w[b][g]));
+            w[g] = operand(f, packed ? load_codes(f, packed->low + b * f.low_bits * GROUP_BYTES,
+                                                  packed->high + b * f.high_bits * GROUP_BYTES, g)
+                                     : load512(c->w[b][g]));
         UNROLL
         for (int t = 0; t < n; t++) {
             const struct act_block *a = &block[t];
@@ -166,6 +198,18 @@ INLINE void mac_tokens(const struct pack_format f, const struct chunk *c, int n_
         }
         _mm512_store_ps(total[t], y);
     }
+}
+
+INLINE void mac_tokens(const struct pack_format f, const struct chunk *c, int n_blocks, const struct act_block *x,
+                       int width, int n, float (*total)[TILE_ROWS])
+{
+    mac_codes(f, c, NULL, n_blocks, x, width, n, total);
+}
+
+INLINE void mac_packed(const struct pack_format f, const struct chunk *c, const struct chunk_view *packed,
+                       int n_blocks, const struct act_block *x, float (*total)[TILE_ROWS])
+{
+    mac_codes(f, c, packed, n_blocks, x, 1, 1, total);
 }
 
 INLINE void fma_tokens(const float (*w)[TILE_ROWS], int n_cols, const float *x, int64_t stride, int n,

@@ -5,12 +5,54 @@
 
 #include <math.h>
 
+#ifdef QUOLL_SMALL_KERNELS
+#define MAC_TOKENS 2
+#define FMA_TOKENS 2
+#else
 #define MAC_TOKENS 4
 #define FMA_TOKENS 4
+#endif
 
 INLINE __m256i load256(const uint8_t *p)
 {
-    return _mm256_load_si256((const __m256i *)(const void *)p);
+    return _mm256_loadu_si256((const __m256i *)(const void *)p);
+}
+
+/* The codes of one block: decoded ones, or (in registers) packed ones. */
+struct codes {
+    const uint8_t (*decoded)[GROUP_BYTES];
+    const uint8_t *low, *high;
+};
+
+/* Bytes shifted right (left when negative); the bits that cross bytes are masked away by the caller. */
+INLINE __m256i shift_right(__m256i x, int by)
+{
+    return by > 0 ? _mm256_srli_epi16(x, by) : by < 0 ? _mm256_slli_epi16(x, -by) : x;
+}
+
+/* Group g of rows 8h … 8h + 7. decode_block in linear_decode.h is its specification. */
+INLINE __m256i load_codes(const struct pack_format f, const struct codes c, int g, int h)
+{
+    if (c.decoded)
+        return load256(c.decoded[g] + 32 * h);
+    const int plane = f.low_bits == 8 ? g : f.low_bits == 4 ? g % 4 : g / 4;
+    __m256i q = load256(c.low + plane * GROUP_BYTES + 32 * h);
+    if (f.low_bits < 8) {
+        const int shift = f.low_bits == 4 ? g / 4 * 4 : g % 4 * 2;
+        q = _mm256_and_si256(shift_right(q, shift), _mm256_set1_epi8((char)((1 << f.low_bits) - 1)));
+    }
+    if (f.high_bits) {
+        const int shift = (f.high_bits == 2 ? g % 4 * 2 : g) - f.low_bits;
+        __m256i high = load256(c.high + (f.high_bits == 2 ? g / 4 : 0) * GROUP_BYTES + 32 * h);
+        const __m256i mask = _mm256_set1_epi8((char)(((1 << f.high_bits) - 1) << f.low_bits));
+        q = _mm256_or_si256(q, _mm256_and_si256(shift_right(high, shift), mask));
+    }
+    if (f.code_book) {
+        const __m128i book = _mm_loadu_si128((const __m128i *)(const void *)iq4_values);
+        q = _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(book), q);
+        q = _mm256_xor_si256(q, _mm256_set1_epi8((char)-128));
+    }
+    return q;
 }
 
 /* Four activations of one token in every lane. */
@@ -29,8 +71,8 @@ INLINE int groups_in_16_bits(int bits)
 
 /* sum[t][h] = Σ code · activation over groups g0 … g1 − 1 for eight rows (half h of the tile) and n
  * tokens; 8-bit codes: Σ (code − 128) · activation, as |w| · (a with w's sign), which fits 16 bits. */
-INLINE void block_sums(const struct pack_format f, const uint8_t (*w)[GROUP_BYTES], const struct act_block *x,
-                       int g0, int g1, int n, __m256i sum[MAC_TOKENS][2])
+INLINE void block_sums(const struct pack_format f, const struct codes c, const struct act_block *x, int g0, int g1,
+                       int n, __m256i sum[MAC_TOKENS][2])
 {
     const __m256i ones = _mm256_set1_epi16(1);
     const bool wide = f.low_bits == 8 || f.code_book;
@@ -41,7 +83,7 @@ INLINE void block_sums(const struct pack_format f, const uint8_t (*w)[GROUP_BYTE
         const int end = s + span < g1 ? s + span : g1;
         UNROLL
         for (int g = s; g < end; g++) {
-            __m256i w0 = load256(w[g]), w1 = load256(w[g] + 32), a0, a1;
+            __m256i w0 = load_codes(f, c, g, 0), w1 = load_codes(f, c, g, 1), a0, a1;
             if (wide) {
                 w0 = _mm256_xor_si256(w0, _mm256_set1_epi8((char)-128));
                 w1 = _mm256_xor_si256(w1, _mm256_set1_epi8((char)-128));
@@ -80,8 +122,9 @@ INLINE __m256 exact_sum(const struct pack_format f, __m256i sum, int activation_
     return _mm256_cvtepi32_ps(sum);
 }
 
-INLINE void mac_tokens(const struct pack_format f, const struct chunk *c, int n_blocks, const struct act_block *x,
-                       int width, int n, float (*total)[TILE_ROWS])
+/* packed: the chunk's codes as they are packed, NULL: c->w has them decoded. */
+INLINE void mac_codes(const struct pack_format f, const struct chunk *c, const struct chunk_view *packed, int n_blocks,
+                      const struct act_block *x, int width, int n, float (*total)[TILE_ROWS])
 {
     __m256 acc[MAC_TOKENS][2], mins[MAC_TOKENS][2];
     UNROLL
@@ -93,9 +136,13 @@ INLINE void mac_tokens(const struct pack_format f, const struct chunk *c, int n_
     for (int b = 0; b < n_blocks; b++, x += width) {
         __m256i sum[MAC_TOKENS][2], sum2[MAC_TOKENS][2];
         const bool by_16 = f.scales == SCALE_SUPER16 || f.scales == SCALE_SUPER16_MIN;
-        block_sums(f, c->w[b], x, 0, by_16 ? GROUPS / 2 : GROUPS, n, sum);
+        struct codes codes = {c->w[b], NULL, NULL};
+        if (packed)
+            codes = (struct codes){NULL, packed->low + b * f.low_bits * GROUP_BYTES,
+                                   packed->high + b * f.high_bits * GROUP_BYTES};
+        block_sums(f, codes, x, 0, by_16 ? GROUPS / 2 : GROUPS, n, sum);
         if (by_16)
-            block_sums(f, c->w[b], x, GROUPS / 2, GROUPS, n, sum2);
+            block_sums(f, codes, x, GROUPS / 2, GROUPS, n, sum2);
         UNROLL
         for (int t = 0; t < n; t++) {
             const __m256 d = _mm256_set1_ps(x[t].d);
@@ -148,6 +195,18 @@ INLINE void mac_tokens(const struct pack_format f, const struct chunk *c, int n_
             }
             _mm256_store_ps(total[t] + 8 * h, y);
         }
+}
+
+INLINE void mac_tokens(const struct pack_format f, const struct chunk *c, int n_blocks, const struct act_block *x,
+                       int width, int n, float (*total)[TILE_ROWS])
+{
+    mac_codes(f, c, NULL, n_blocks, x, width, n, total);
+}
+
+INLINE void mac_packed(const struct pack_format f, const struct chunk *c, const struct chunk_view *packed,
+                       int n_blocks, const struct act_block *x, float (*total)[TILE_ROWS])
+{
+    mac_codes(f, c, packed, n_blocks, x, 1, 1, total);
 }
 
 INLINE void fma_tokens(const float (*w)[TILE_ROWS], int n_cols, const float *x, int64_t stride, int n,

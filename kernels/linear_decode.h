@@ -16,21 +16,19 @@ struct chunk {
     /* Codes: [block][group][4 row + column % 4], unsigned; a weight is w − zero. */
     alignas(64) uint8_t w[CHUNK_BLOCKS][GROUPS][GROUP_BYTES];
     alignas(64) float d[CHUNK_BLOCKS][TILE_ROWS]; /* k-quants: [0] */
-    float m[CHUNK_BLOCKS][TILE_ROWS];
-    float scale[MAX_CODES][TILE_ROWS]; /* integers, exact; per 32 or per 16 columns */
-    float min[MAX_CODES][TILE_ROWS];
+    alignas(64) float m[CHUNK_BLOCKS][TILE_ROWS];
+    alignas(64) float scale[MAX_CODES][TILE_ROWS]; /* integers, exact; per 32 or per 16 columns */
+    alignas(64) float min[MAX_CODES][TILE_ROWS];
 };
 
 /* Loops over tokens, groups and halves must vanish, or their arrays would not live in registers. */
-#ifdef QUOLL_EMULATE_AVX512
+#ifdef QUOLL_SMALL_KERNELS
 #define UNROLL
 #elif defined(__clang__)
 #define UNROLL _Pragma("unroll")
 #else
 #define UNROLL _Pragma("GCC unroll 16")
 #endif
-
-#define INLINE static inline __attribute__((always_inline))
 
 /* One row of 16 half floats to float. */
 INLINE void decode_halves(float *restrict dst, const uint16_t *restrict src)
@@ -60,89 +58,127 @@ INLINE void decode_code_book(uint8_t *restrict w)
 #endif
 }
 
+/* Eight codes at a time: shifts and masks of 64-bit words, which every level has as vectors. */
+typedef uint64_t word __attribute__((may_alias, aligned(1)));
+
+/* `bits` bits of every byte, from bit `shift` on. */
+INLINE uint64_t bits_of(uint64_t bytes, int shift, int bits)
+{
+    return bytes >> shift & 0x0101010101010101u * ((1u << bits) - 1);
+}
+
 /* The codes of one block of 32 columns. */
 INLINE void decode_block(uint8_t (*restrict w)[GROUP_BYTES], const struct pack_format f,
                          const uint8_t *restrict low, const uint8_t *restrict high)
 {
+    UNROLL
     for (int g = 0; g < GROUPS; g++) {
-        uint8_t *restrict o = w[g];
-        const uint8_t *p = low + (f.low_bits == 8 ? g : f.low_bits == 4 ? g % 4 : g / 4) * GROUP_BYTES;
-        int shift = f.low_bits == 8 ? 0 : f.low_bits == 4 ? g / 4 * 4 : g % 4 * 2;
-        if (f.high_bits == 0) {
-            for (int i = 0; i < GROUP_BYTES; i++)
-                o[i] = (uint8_t)(p[i] >> shift & ((1 << f.low_bits) - 1));
-        } else {
-            const uint8_t *h = high + (f.high_bits == 2 ? g / 4 : 0) * GROUP_BYTES;
-            int hshift = f.high_bits == 2 ? g % 4 * 2 : g;
-            for (int i = 0; i < GROUP_BYTES; i++)
-                o[i] = (uint8_t)((p[i] >> shift & ((1 << f.low_bits) - 1)) |
-                                 (h[i] >> hshift & ((1 << f.high_bits) - 1)) << f.low_bits);
+        word *restrict o = (word *)(void *)w[g];
+        const int plane = f.low_bits == 8 ? g : f.low_bits == 4 ? g % 4 : g / 4;
+        const int shift = f.low_bits == 8 ? 0 : f.low_bits == 4 ? g / 4 * 4 : g % 4 * 2;
+        const int high_plane = f.high_bits == 2 ? g / 4 : 0;
+        const int high_shift = f.high_bits == 2 ? g % 4 * 2 : g;
+        const word *l = (const word *)(const void *)(low + plane * GROUP_BYTES);
+        const word *h = (const word *)(const void *)(high + high_plane * GROUP_BYTES);
+        for (int i = 0; i < GROUP_BYTES / 8; i++) {
+            uint64_t q = f.low_bits == 8 ? l[i] : bits_of(l[i], shift, f.low_bits);
+            if (f.high_bits)
+                q |= bits_of(h[i], high_shift, f.high_bits) << f.low_bits;
+            o[i] = q;
         }
         if (f.code_book)
-            decode_code_book(o);
+            decode_code_book(w[g]);
     }
 }
 
-/* Integer scale j (of n_codes) of 16 rows. */
-INLINE void decode_codes(uint8_t *restrict dst, const struct pack_format f, const uint8_t *codes, int j)
+/* Integer scale j of 16 rows as float: code − zero, or half a byte of it, or the byte with its sign. */
+enum code_part { CODE_WHOLE, CODE_SIGNED, CODE_LOW_NIBBLE, CODE_HIGH_NIBBLE };
+
+#ifdef __AVX2__
+INLINE void decode_codes(float *restrict dst, const struct pack_format f, const uint8_t *codes, int j,
+                         enum code_part part)
 {
+    const __m128i nibble = _mm_set1_epi8(15);
+    __m128i code;
     if (f.code_bits == 8) {
-        memcpy(dst, codes + j * TILE_ROWS, TILE_ROWS);
-        return;
+        code = _mm_loadu_si128((const __m128i *)(const void *)(codes + j * TILE_ROWS));
+        if (part == CODE_LOW_NIBBLE)
+            code = _mm_and_si128(code, nibble);
+        if (part == CODE_HIGH_NIBBLE)
+            code = _mm_and_si128(_mm_srli_epi16(code, 4), nibble);
+    } else {
+        const int half = f.n_codes / 2, quarter = f.n_codes / 4;
+        __m128i lo = _mm_loadu_si128((const __m128i *)(const void *)(codes + j % half * TILE_ROWS));
+        __m128i hi = _mm_loadu_si128((const __m128i *)(const void *)(codes + (half + j % quarter) * TILE_ROWS));
+        lo = _mm_and_si128(j < half ? lo : _mm_srli_epi16(lo, 4), nibble);
+        hi = _mm_and_si128(_mm_srl_epi16(hi, _mm_cvtsi32_si128(j / quarter * 2)), _mm_set1_epi8(3));
+        code = _mm_or_si128(lo, _mm_slli_epi16(hi, 4));
     }
-    int half = f.n_codes / 2, quarter = f.n_codes / 4;
-    const uint8_t *lo = codes + j % half * TILE_ROWS;
-    const uint8_t *hi = codes + (half + j % quarter) * TILE_ROWS;
-    int lo_shift = j / half * 4, hi_shift = j / quarter * 2;
-    for (int r = 0; r < TILE_ROWS; r++)
-        dst[r] = (uint8_t)((lo[r] >> lo_shift & 15) | (hi[r] >> hi_shift & 3) << 4);
+    const __m256i zero = _mm256_set1_epi32(f.code_zero);
+    for (int h = 0; h < 2; h++, code = _mm_srli_si128(code, 8)) {
+        __m256i x = part == CODE_SIGNED ? _mm256_cvtepi8_epi32(code) : _mm256_cvtepu8_epi32(code);
+        _mm256_store_ps(dst + 8 * h, _mm256_cvtepi32_ps(_mm256_sub_epi32(x, zero)));
+    }
 }
+#else
+INLINE void decode_codes(float *restrict dst, const struct pack_format f, const uint8_t *codes, int j,
+                         enum code_part part)
+{
+    const int half = f.n_codes / 2, quarter = f.n_codes / 4;
+    for (int r = 0; r < TILE_ROWS; r++) {
+        int code;
+        if (f.code_bits == 8)
+            code = codes[j * TILE_ROWS + r];
+        else
+            code = (codes[j % half * TILE_ROWS + r] >> (j / half * 4) & 15) |
+                   (codes[(half + j % quarter) * TILE_ROWS + r] >> (j / quarter * 2) & 3) << 4;
+        if (part == CODE_SIGNED)
+            code = (int8_t)code;
+        else if (part == CODE_LOW_NIBBLE)
+            code &= 15;
+        else if (part == CODE_HIGH_NIBBLE)
+            code >>= 4;
+        dst[r] = (float)(code - f.code_zero);
+    }
+}
+#endif
 
 INLINE void decode_scales(struct chunk *restrict c, const struct pack_format f, const struct chunk_view v,
                           int n_blocks)
 {
-    uint8_t code[TILE_ROWS];
-    if (!scales_are_super(f.scales)) {
-        for (int b = 0; b < n_blocks; b++) {
-            decode_halves(c->d[b], v.d + b * TILE_ROWS);
-            if (scales_have_min(f.scales))
-                decode_halves(c->m[b], v.m + b * TILE_ROWS);
-        }
-        return;
+    const int n_d = scales_are_super(f.scales) ? 1 : n_blocks;
+    for (int b = 0; b < n_d; b++) {
+        decode_halves(c->d[b], v.d + b * TILE_ROWS);
+        if (scales_have_min(f.scales))
+            decode_halves(c->m[b], v.m + b * TILE_ROWS);
     }
-    decode_halves(c->d[0], v.d);
-    if (scales_have_min(f.scales))
-        decode_halves(c->m[0], v.m);
-    int n = f.scales == SCALE_SUPER32 || f.scales == SCALE_SUPER32_MIN ? 8 : 16;
-    for (int j = 0; j < n; j++) {
-        decode_codes(code, f, v.codes, j);
-        if (f.scales == SCALE_SUPER16_MIN) { /* Q2_K: scale and minimum in one byte */
-            for (int r = 0; r < TILE_ROWS; r++) {
-                c->scale[j][r] = (float)(code[r] & 15);
-                c->min[j][r] = (float)(code[r] >> 4);
-            }
-        } else if (f.scales == SCALE_SUPER16 && f.code_bits == 8) { /* Q6_K: signed bytes */
-            for (int r = 0; r < TILE_ROWS; r++)
-                c->scale[j][r] = (float)(int8_t)code[r];
-        } else {
-            for (int r = 0; r < TILE_ROWS; r++)
-                c->scale[j][r] = (float)((int)code[r] - f.code_zero);
+    UNROLL
+    for (int j = 0; j < f.n_codes; j++) {
+        switch (f.scales) {
+        case SCALE_SUPER32:
+            decode_codes(c->scale[j], f, v.codes, j, CODE_WHOLE);
+            break;
+        case SCALE_SUPER32_MIN: /* scales, then minima */
+            decode_codes(j < 8 ? c->scale[j] : c->min[j - 8], f, v.codes, j, CODE_WHOLE);
+            break;
+        case SCALE_SUPER16:
+            decode_codes(c->scale[j], f, v.codes, j, f.code_bits == 8 ? CODE_SIGNED : CODE_WHOLE);
+            break;
+        case SCALE_SUPER16_MIN: /* both in one byte */
+            decode_codes(c->scale[j], f, v.codes, j, CODE_LOW_NIBBLE);
+            decode_codes(c->min[j], f, v.codes, j, CODE_HIGH_NIBBLE);
+            break;
+        default:
+            break;
         }
     }
-    if (f.scales == SCALE_SUPER32_MIN)
-        for (int j = 0; j < n; j++) {
-            decode_codes(code, f, v.codes, n + j);
-            for (int r = 0; r < TILE_ROWS; r++)
-                c->min[j][r] = (float)code[r];
-        }
 }
 
-INLINE void decode_chunk(struct chunk *restrict c, const struct pack_format f, const uint8_t *src, int n_blocks)
+INLINE void decode_blocks(struct chunk *restrict c, const struct pack_format f, const struct chunk_view v,
+                          int n_blocks)
 {
-    struct chunk_view v = chunk_view(&f, src, n_blocks);
     for (int b = 0; b < n_blocks; b++)
         decode_block(c->w[b], f, v.low + b * f.low_bits * GROUP_BYTES, v.high + b * f.high_bits * GROUP_BYTES);
-    decode_scales(c, f, v, n_blocks);
 }
 
 /* The same chunk as float weights [column][row], exactly as qtypes[].to_f32 computes them. */

@@ -71,6 +71,16 @@ static void mac_tokens(const struct pack_format f, const struct chunk *c, int n_
     }
 }
 
+/* The reference has one way only: decode, then multiply. */
+INLINE void mac_packed(const struct pack_format f, struct chunk *c, const struct chunk_view *packed, int n_blocks,
+                       const struct act_block *x, float (*total)[TILE_ROWS])
+{
+    for (int b = 0; b < n_blocks; b++)
+        decode_block(c->w[b], f, packed->low + b * f.low_bits * GROUP_BYTES,
+                     packed->high + b * f.high_bits * GROUP_BYTES);
+    mac_tokens(f, c, n_blocks, x, 1, 1, total);
+}
+
 static void fma_tokens(const float (*w)[TILE_ROWS], int n_cols, const float *x, int64_t stride, int n,
                 float (*total)[TILE_ROWS])
 {

@@ -5,6 +5,8 @@
  *     mac_tokens(f, c, n_blocks, x, width, n, total)
  *         total[t][row] += the chunk's share, in the contract's order, for tokens t = 0 … n − 1 whose block
  *         b is x[b · width + t]; n is constant after inlining
+ *     mac_packed(f, c, packed, n_blocks, x, total)
+ *         the same for one token, from the packed codes; c holds the scales only
  *     fma_tokens(w, n_cols, x, stride, n, total)
  *         the same for float weights w[column][row] and activations x[t · stride + column]
  *
@@ -91,7 +93,13 @@ INLINE void tiles_fast(const struct linear_job *j, const struct pack_format f)
             memset(total, 0, sizeof total[0] * (size_t)n);
             for (int64_t k = 0; k < w->cols; k += CHUNK_LEN) {
                 int n_blocks = chunk_cols(w, k) / ACT_LEN;
-                decode_chunk(&c, f, chunk_data(w, tile, k, buffer), n_blocks);
+                const struct chunk_view packed = chunk_view(&f, chunk_data(w, tile, k, buffer), n_blocks);
+                decode_scales(&c, f, packed, n_blocks);
+                if (j->n_tokens == 1) { /* nobody to share decoded codes with */
+                    mac_packed(f, &c, &packed, n_blocks, (const struct act_block *)j->x + k / ACT_LEN, total);
+                    continue;
+                }
+                decode_blocks(&c, f, packed, n_blocks);
                 for (int t = 0; t < n; t += PANEL) {
                     int width;
                     const struct act_block *x = panel_of(j->x, w->cols, j->n_tokens, t0 + t, &width);
@@ -124,7 +132,9 @@ INLINE void tiles_f32(const struct linear_job *j, const struct pack_format f, en
                 } else if (type == QTYPE_BF16) {
                     decode_bf16(floats, src, n_cols);
                 } else {
-                    decode_chunk(&c, f, src, n_cols / ACT_LEN);
+                    const struct chunk_view packed = chunk_view(&f, src, n_cols / ACT_LEN);
+                    decode_scales(&c, f, packed, n_cols / ACT_LEN);
+                    decode_blocks(&c, f, packed, n_cols / ACT_LEN);
                     decode_floats(floats, f, &c, n_cols / ACT_LEN);
                 }
                 fma_rows((const float(*)[TILE_ROWS])floats, n_cols, (const float *)j->x + t0 * w->cols + k,

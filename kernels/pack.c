@@ -1,353 +1,13 @@
 /* Packing: rows as the file has them into tiles (pack.h draws them), and back.
  *
- * A format says how to read one row's blocks as plain codes and scales, and how to write them again;
- * the planes are built from those for all formats alike, 32-bit words at a time. */
+ * pack_rows.c reads one row's blocks as plain codes and scales and writes them again; the planes are
+ * built from those for all formats alike, 32-bit words at a time. */
 #include "kernels/pack.h"
 
 #include "kernels/linear.h"
 
 #include <stdlib.h>
 #include <string.h>
-
-/* ---- Row formats: the file's blocks ↔ codes in column order ----------------------------------- */
-
-/* Low nibbles of n bytes are elements 0 … n−1, high nibbles the next n. */
-static void nibbles_read(uint8_t *q, const uint8_t *src, int n)
-{
-    for (int i = 0; i < n; i++) {
-        q[i] = src[i] & 15;
-        q[n + i] = src[i] >> 4;
-    }
-}
-
-static void nibbles_write(uint8_t *dst, const uint8_t *q, int n)
-{
-    for (int i = 0; i < n; i++)
-        dst[i] = (uint8_t)((q[i] & 15) | (q[n + i] & 15) << 4);
-}
-
-/* Bit i of 32 becomes bit 4 of element i. */
-static void bits5_read(uint8_t *q, const uint8_t src[4])
-{
-    for (int i = 0; i < 32; i++)
-        q[i] = (uint8_t)(q[i] | ((src[i / 8] >> (i % 8) & 1) << 4));
-}
-
-static void bits5_write(uint8_t dst[4], const uint8_t *q)
-{
-    memset(dst, 0, 4);
-    for (int i = 0; i < 32; i++)
-        dst[i / 8] = (uint8_t)(dst[i / 8] | ((q[i] >> 4 & 1) << (i % 8)));
-}
-
-static void q4_0_read(struct row_chunk *r, const void *src, int n)
-{
-    const struct block_q4_0 *b = src;
-    for (int i = 0; i < n; i++) {
-        r->d[i] = b[i].d;
-        nibbles_read(r->q + 32 * i, b[i].qs, 16);
-    }
-}
-
-static void q4_0_write(void *dst, const struct row_chunk *r, int n)
-{
-    struct block_q4_0 *b = dst;
-    for (int i = 0; i < n; i++) {
-        b[i].d = r->d[i];
-        nibbles_write(b[i].qs, r->q + 32 * i, 16);
-    }
-}
-
-static void q4_1_read(struct row_chunk *r, const void *src, int n)
-{
-    const struct block_q4_1 *b = src;
-    for (int i = 0; i < n; i++) {
-        r->d[i] = b[i].d;
-        r->m[i] = b[i].m;
-        nibbles_read(r->q + 32 * i, b[i].qs, 16);
-    }
-}
-
-static void q4_1_write(void *dst, const struct row_chunk *r, int n)
-{
-    struct block_q4_1 *b = dst;
-    for (int i = 0; i < n; i++) {
-        b[i].d = r->d[i];
-        b[i].m = r->m[i];
-        nibbles_write(b[i].qs, r->q + 32 * i, 16);
-    }
-}
-
-static void q5_0_read(struct row_chunk *r, const void *src, int n)
-{
-    const struct block_q5_0 *b = src;
-    for (int i = 0; i < n; i++) {
-        r->d[i] = b[i].d;
-        nibbles_read(r->q + 32 * i, b[i].qs, 16);
-        bits5_read(r->q + 32 * i, b[i].qh);
-    }
-}
-
-static void q5_0_write(void *dst, const struct row_chunk *r, int n)
-{
-    struct block_q5_0 *b = dst;
-    for (int i = 0; i < n; i++) {
-        b[i].d = r->d[i];
-        nibbles_write(b[i].qs, r->q + 32 * i, 16);
-        bits5_write(b[i].qh, r->q + 32 * i);
-    }
-}
-
-static void q5_1_read(struct row_chunk *r, const void *src, int n)
-{
-    const struct block_q5_1 *b = src;
-    for (int i = 0; i < n; i++) {
-        r->d[i] = b[i].d;
-        r->m[i] = b[i].m;
-        nibbles_read(r->q + 32 * i, b[i].qs, 16);
-        bits5_read(r->q + 32 * i, b[i].qh);
-    }
-}
-
-static void q5_1_write(void *dst, const struct row_chunk *r, int n)
-{
-    struct block_q5_1 *b = dst;
-    for (int i = 0; i < n; i++) {
-        b[i].d = r->d[i];
-        b[i].m = r->m[i];
-        nibbles_write(b[i].qs, r->q + 32 * i, 16);
-        bits5_write(b[i].qh, r->q + 32 * i);
-    }
-}
-
-/* Signed bytes become unsigned codes with zero point 128. */
-static void q8_0_read(struct row_chunk *r, const void *src, int n)
-{
-    const struct block_q8_0 *b = src;
-    for (int i = 0; i < n; i++) {
-        r->d[i] = b[i].d;
-        for (int j = 0; j < 32; j++)
-            r->q[32 * i + j] = (uint8_t)((uint8_t)b[i].qs[j] ^ 0x80);
-    }
-}
-
-static void q8_0_write(void *dst, const struct row_chunk *r, int n)
-{
-    struct block_q8_0 *b = dst;
-    for (int i = 0; i < n; i++) {
-        b[i].d = r->d[i];
-        for (int j = 0; j < 32; j++)
-            b[i].qs[j] = (int8_t)(r->q[32 * i + j] ^ 0x80);
-    }
-}
-
-/* Q2_K and Q3_K: 128 elements share 32 bytes, four shifts of two bits. */
-static void pairs_read(uint8_t *q, const uint8_t qs[64])
-{
-    for (int half = 0; half < 2; half++)
-        for (int s = 0; s < 4; s++)
-            for (int j = 0; j < 32; j++)
-                q[128 * half + 32 * s + j] = qs[32 * half + j] >> (2 * s) & 3;
-}
-
-static void pairs_write(uint8_t qs[64], const uint8_t *q)
-{
-    for (int half = 0; half < 2; half++)
-        for (int j = 0; j < 32; j++) {
-            const uint8_t *e = q + 128 * half + j;
-            qs[32 * half + j] = (uint8_t)((e[0] & 3) | (e[32] & 3) << 2 | (e[64] & 3) << 4 | (e[96] & 3) << 6);
-        }
-}
-
-static void q2_k_read(struct row_chunk *r, const void *src, int n)
-{
-    const struct block_q2_k *b = src;
-    (void)n;
-    r->d[0] = b->d;
-    r->m[0] = b->dmin;
-    memcpy(r->code, b->scales, sizeof b->scales);
-    pairs_read(r->q, b->qs);
-}
-
-static void q2_k_write(void *dst, const struct row_chunk *r, int n)
-{
-    struct block_q2_k *b = dst;
-    (void)n;
-    b->d = r->d[0];
-    b->dmin = r->m[0];
-    memcpy(b->scales, r->code, sizeof b->scales);
-    pairs_write(b->qs, r->q);
-}
-
-/* hmask bit j of byte l is bit 2 of element 32 j + l; 6-bit scales: nibbles in bytes 0–7 (code i and
- * i + 8), upper bits in bytes 8–11 (codes i, i+4, i+8, i+12). */
-static void q3_k_read(struct row_chunk *r, const void *src, int n)
-{
-    const struct block_q3_k *b = src;
-    (void)n;
-    r->d[0] = b->d;
-    for (int i = 0; i < 16; i++) {
-        int low = i < 8 ? b->scales[i] & 15 : b->scales[i - 8] >> 4;
-        r->code[i] = (uint8_t)(low | (b->scales[8 + i % 4] >> (2 * (i / 4)) & 3) << 4);
-    }
-    pairs_read(r->q, b->qs);
-    for (int j = 0; j < 8; j++)
-        for (int l = 0; l < 32; l++)
-            r->q[32 * j + l] = (uint8_t)(r->q[32 * j + l] | (b->hmask[l] >> j & 1) << 2);
-}
-
-static void q3_k_write(void *dst, const struct row_chunk *r, int n)
-{
-    struct block_q3_k *b = dst;
-    (void)n;
-    b->d = r->d[0];
-    memset(b->scales, 0, sizeof b->scales);
-    for (int i = 0; i < 16; i++) {
-        b->scales[i % 8] = (uint8_t)(b->scales[i % 8] | (r->code[i] & 15) << (i < 8 ? 0 : 4));
-        b->scales[8 + i % 4] = (uint8_t)(b->scales[8 + i % 4] | r->code[i] >> 4 << (2 * (i / 4)));
-    }
-    pairs_write(b->qs, r->q);
-    memset(b->hmask, 0, sizeof b->hmask);
-    for (int j = 0; j < 8; j++)
-        for (int l = 0; l < 32; l++)
-            b->hmask[l] = (uint8_t)(b->hmask[l] | (r->q[32 * j + l] >> 2 & 1) << j);
-}
-
-/* The 12 bytes of Q4_K and Q5_K: codes 0–7 are scales, 8–15 minima. */
-static void k_scales_read(uint8_t code[16], const uint8_t s[12])
-{
-    for (int j = 0; j < 8; j++)
-        q4_k_scale_min(s, j, &code[j], &code[8 + j]);
-}
-
-static void k_scales_write(uint8_t s[12], const uint8_t code[16])
-{
-    for (int j = 0; j < 4; j++) {
-        s[j] = (uint8_t)((code[j] & 63) | code[j + 4] >> 4 << 6);
-        s[j + 4] = (uint8_t)((code[j + 8] & 63) | code[j + 12] >> 4 << 6);
-        s[j + 8] = (uint8_t)((code[j + 4] & 15) | (code[j + 12] & 15) << 4);
-    }
-}
-
-static void q4_k_read(struct row_chunk *r, const void *src, int n)
-{
-    const struct block_q4_k *b = src;
-    (void)n;
-    r->d[0] = b->d;
-    r->m[0] = b->dmin;
-    k_scales_read(r->code, b->scales);
-    for (int j = 0; j < 4; j++)
-        nibbles_read(r->q + 64 * j, b->qs + 32 * j, 32);
-}
-
-static void q4_k_write(void *dst, const struct row_chunk *r, int n)
-{
-    struct block_q4_k *b = dst;
-    (void)n;
-    b->d = r->d[0];
-    b->dmin = r->m[0];
-    k_scales_write(b->scales, r->code);
-    for (int j = 0; j < 4; j++)
-        nibbles_write(b->qs + 32 * j, r->q + 64 * j, 32);
-}
-
-/* qh bit j of byte l is bit 4 of element 32 j + l. */
-static void q5_k_read(struct row_chunk *r, const void *src, int n)
-{
-    const struct block_q5_k *b = src;
-    (void)n;
-    r->d[0] = b->d;
-    r->m[0] = b->dmin;
-    k_scales_read(r->code, b->scales);
-    for (int j = 0; j < 4; j++)
-        nibbles_read(r->q + 64 * j, b->qs + 32 * j, 32);
-    for (int j = 0; j < 8; j++)
-        for (int l = 0; l < 32; l++)
-            r->q[32 * j + l] = (uint8_t)(r->q[32 * j + l] | (b->qh[l] >> j & 1) << 4);
-}
-
-static void q5_k_write(void *dst, const struct row_chunk *r, int n)
-{
-    struct block_q5_k *b = dst;
-    (void)n;
-    b->d = r->d[0];
-    b->dmin = r->m[0];
-    k_scales_write(b->scales, r->code);
-    memset(b->qh, 0, sizeof b->qh);
-    for (int j = 0; j < 4; j++)
-        nibbles_write(b->qs + 32 * j, r->q + 64 * j, 32);
-    for (int j = 0; j < 8; j++)
-        for (int l = 0; l < 32; l++)
-            b->qh[l] = (uint8_t)(b->qh[l] | (r->q[32 * j + l] >> 4 & 1) << j);
-}
-
-/* Per 128 elements: 64 bytes of nibbles (low: elements 0–63, high: 64–127) and 32 bytes whose bit pairs s
- * belong to elements 32 s + l. */
-static void q6_k_read(struct row_chunk *r, const void *src, int n)
-{
-    const struct block_q6_k *b = src;
-    (void)n;
-    r->d[0] = b->d;
-    memcpy(r->code, b->scales, sizeof b->scales);
-    for (int half = 0; half < 2; half++) {
-        uint8_t *q = r->q + 128 * half;
-        nibbles_read(q, b->ql + 64 * half, 64);
-        for (int s = 0; s < 4; s++)
-            for (int l = 0; l < 32; l++)
-                q[32 * s + l] = (uint8_t)(q[32 * s + l] | (b->qh[32 * half + l] >> (2 * s) & 3) << 4);
-    }
-}
-
-static void q6_k_write(void *dst, const struct row_chunk *r, int n)
-{
-    struct block_q6_k *b = dst;
-    (void)n;
-    b->d = r->d[0];
-    memcpy(b->scales, r->code, sizeof b->scales);
-    for (int half = 0; half < 2; half++) {
-        const uint8_t *q = r->q + 128 * half;
-        nibbles_write(b->ql + 64 * half, q, 64);
-        for (int l = 0; l < 32; l++)
-            b->qh[32 * half + l] =
-                (uint8_t)(q[l] >> 4 | q[32 + l] >> 4 << 2 | q[64 + l] >> 4 << 4 | q[96 + l] >> 4 << 6);
-    }
-}
-
-/* Scales of 6 bits: nibbles in scales_l, upper pairs in scales_h. */
-static void iq4_xs_read(struct row_chunk *r, const void *src, int n)
-{
-    const struct block_iq4_xs *b = src;
-    (void)n;
-    r->d[0] = b->d;
-    for (int j = 0; j < 8; j++) {
-        int low = b->scales_l[j / 2] >> (4 * (j % 2)) & 15;
-        r->code[j] = (uint8_t)(low | (b->scales_h >> (2 * j) & 3) << 4);
-        nibbles_read(r->q + 32 * j, b->qs + 16 * j, 16);
-    }
-}
-
-static void iq4_xs_write(void *dst, const struct row_chunk *r, int n)
-{
-    struct block_iq4_xs *b = dst;
-    (void)n;
-    b->d = r->d[0];
-    b->scales_h = 0;
-    memset(b->scales_l, 0, sizeof b->scales_l);
-    for (int j = 0; j < 8; j++) {
-        b->scales_l[j / 2] = (uint8_t)(b->scales_l[j / 2] | (r->code[j] & 15) << (4 * (j % 2)));
-        b->scales_h = (uint16_t)(b->scales_h | r->code[j] >> 4 << (2 * j));
-        nibbles_write(b->qs + 16 * j, r->q + 32 * j, 16);
-    }
-}
-
-#define TABLE_ROW(TYPE, fn, ...) [QTYPE_##TYPE] = {__VA_ARGS__, fn##_read, fn##_write},
-
-const struct pack_format pack_formats[QTYPE_N_MATRIX] = {
-    [QTYPE_F32] = {.scales = SCALE_NONE, .low_bits = 32},
-    [QTYPE_F16] = {.scales = SCALE_NONE, .low_bits = 16},
-    [QTYPE_BF16] = {.scales = SCALE_NONE, .low_bits = 16},
-    PACK_FORMATS(TABLE_ROW)
-};
 
 /* ---- Planes: codes of one row ↔ its bytes in the tile ------------------------------------------ */
 
@@ -365,7 +25,7 @@ static void store32(uint8_t *p, uint32_t x)
 }
 
 /* Bits `shift` … `shift + bits − 1` of a block's 32 codes into planes of `bits` bits. */
-static void planes_write(uint8_t *planes, int row, const uint8_t q[ACT_LEN], int bits, int shift)
+INLINE void planes_write(uint8_t *planes, int row, const uint8_t q[ACT_LEN], int bits, int shift)
 {
     uint32_t mask = 0x01010101u * ((1u << bits) - 1);
     int n_planes = bits, per_plane = GROUPS / bits;
@@ -380,7 +40,7 @@ static void planes_write(uint8_t *planes, int row, const uint8_t q[ACT_LEN], int
     }
 }
 
-static void planes_read(uint8_t q[ACT_LEN], const uint8_t *planes, int row, int bits, int shift)
+INLINE void planes_read(uint8_t q[ACT_LEN], const uint8_t *planes, int row, int bits, int shift)
 {
     uint32_t mask = 0x01010101u * ((1u << bits) - 1);
     int n_planes = bits, per_plane = GROUPS / bits;
@@ -393,10 +53,10 @@ static void planes_read(uint8_t q[ACT_LEN], const uint8_t *planes, int row, int 
     }
 }
 
-static void codes_write(uint8_t *codes, int row, const uint8_t *code, int n, int bits)
+INLINE void codes_write(uint8_t *codes, int row, const uint8_t *code, int n, int bits)
 {
-    if (bits == 8) {
-        for (int i = 0; i < n; i++)
+    if (bits == 8) { /* always MAX_CODES of them */
+        for (int i = 0; i < MAX_CODES; i++)
             codes[i * TILE_ROWS + row] = code[i];
         return;
     }
@@ -408,10 +68,10 @@ static void codes_write(uint8_t *codes, int row, const uint8_t *code, int n, int
                                             code[i + n / 2] >> 4 << 4 | code[i + 3 * n / 4] >> 4 << 6);
 }
 
-static void codes_read(uint8_t *code, const uint8_t *codes, int row, int n, int bits)
+INLINE void codes_read(uint8_t *code, const uint8_t *codes, int row, int n, int bits)
 {
-    if (bits == 8) {
-        for (int i = 0; i < n; i++)
+    if (bits == 8) { /* always MAX_CODES of them */
+        for (int i = 0; i < MAX_CODES; i++)
             code[i] = codes[i * TILE_ROWS + row];
         return;
     }
@@ -422,8 +82,7 @@ static void codes_read(uint8_t *code, const uint8_t *codes, int row, int n, int 
     }
 }
 
-static void chunk_write(uint8_t *chunk, const struct pack_format *f, int row, const struct row_chunk *r,
-                        int n_blocks)
+INLINE void chunk_write(uint8_t *chunk, const struct pack_format *f, int row, const struct row_chunk *r, int n_blocks)
 {
     struct chunk_view v = chunk_view(f, chunk, n_blocks);
     uint8_t *low = chunk, *high = chunk + (v.high - chunk), *codes = chunk + (v.codes - chunk);
@@ -448,6 +107,19 @@ static void chunk_write(uint8_t *chunk, const struct pack_format *f, int row, co
             m[b * TILE_ROWS + row] = r->m[b];
     }
 }
+
+/* The formats as constants, which the inlined loops fold: packing is most of a load's time. */
+#define DEFINE_WRITE(TYPE, fn, ...)                                                                         \
+    static void write_##TYPE(uint8_t *chunk, int row, const struct row_chunk *r, int n_blocks)              \
+    {                                                                                                       \
+        const struct pack_format f = {__VA_ARGS__, NULL, NULL};                                             \
+        chunk_write(chunk, &f, row, r, n_blocks);                                                           \
+    }
+PACK_FORMATS(DEFINE_WRITE)
+
+#define WRITE_ROW(TYPE, ...) [QTYPE_##TYPE] = write_##TYPE,
+static void (*const chunk_writers[QTYPE_N_MATRIX])(uint8_t *, int, const struct row_chunk *, int) = {
+    PACK_FORMATS(WRITE_ROW)};
 
 static void chunk_read(struct row_chunk *r, const uint8_t *chunk, const struct pack_format *f, int row,
                        int n_blocks)
@@ -503,18 +175,25 @@ void cpu_packed_view(struct packed *p, enum qtype type, int64_t rows, int64_t co
     p->n_tiles = (rows + TILE_ROWS - 1) / TILE_ROWS;
 }
 
+/* Float types: element (row, column) at [column][row]. */
+INLINE void floats_write(uint8_t *chunk, int row, const uint8_t *src, int n_cols, size_t bytes)
+{
+    for (int k = 0; k < n_cols; k++)
+        memcpy(chunk + (size_t)(k * TILE_ROWS + row) * bytes, src + (size_t)k * bytes, bytes);
+}
+
 void pack_chunk(uint8_t *dst, enum qtype type, const uint8_t *src, int64_t row_bytes, int n_rows, int n_cols)
 {
     const struct pack_format *f = &pack_formats[type];
     for (int r = 0; r < n_rows; r++, src += row_bytes) {
-        if (f->scales == SCALE_NONE) {
-            size_t bytes = (size_t)f->low_bits / 8;
-            for (int k = 0; k < n_cols; k++)
-                memcpy(dst + (size_t)(k * TILE_ROWS + r) * bytes, src + (size_t)k * bytes, bytes);
+        if (f->low_bits == 32) {
+            floats_write(dst, r, src, n_cols, 4);
+        } else if (f->low_bits == 16) {
+            floats_write(dst, r, src, n_cols, 2);
         } else {
             struct row_chunk rc;
             f->read(&rc, src, n_cols / ACT_LEN);
-            chunk_write(dst, f, r, &rc, n_cols / ACT_LEN);
+            chunk_writers[type](dst, r, &rc, n_cols / ACT_LEN);
         }
     }
 }

@@ -32,6 +32,14 @@
 
 #include "kernels/kernels.h"
 
+/* The kernels' loops take a type's format as an argument and fold it away once inlined. Under sanitizers and
+ * emulation (QUOLL_SMALL_KERNELS), where that takes minutes to compile, they stay functions. */
+#ifdef QUOLL_SMALL_KERNELS
+#define INLINE static __attribute__((unused))
+#else
+#define INLINE static inline __attribute__((always_inline))
+#endif
+
 enum {
     CHUNK_BLOCKS = CHUNK_LEN / ACT_LEN,
     GROUPS = ACT_LEN / 4,       /* groups of four columns in a block */
