@@ -15,6 +15,12 @@ static int compare_texts(const void *a, const void *b, void *pieces)
     return c;
 }
 
+static bool same_text(const struct pieces *p, int32_t i, int32_t j)
+{
+    return p->piece[i].text_len == p->piece[j].text_len &&
+           memcmp(piece_text(p, i), piece_text(p, j), p->piece[i].text_len) == 0;
+}
+
 static bool wanted(const struct piece *p, unsigned types, bool end_markers)
 {
     return p->text_len > 0 && ((types >> p->type & 1) || (end_markers && p->end_marker));
@@ -35,6 +41,11 @@ int matcher_init(struct matcher *m, const struct pieces *p, unsigned types, bool
         if (wanted(&p->piece[id], types, end_markers))
             m->sorted[n++] = id;
     qsort_r(m->sorted, n, sizeof *m->sorted, compare_texts, (void *)p);
+    size_t n_all = n;
+    n = 0;
+    for (size_t i = 0; i < n_all; i++) /* of several with one text the first */
+        if (n == 0 || !same_text(p, m->sorted[n - 1], m->sorted[i]))
+            m->sorted[n++] = m->sorted[i];
     uint32_t i = 0;
     for (int b = 0; b < 257; b++) {
         while (i < n && (uint8_t)piece_text(p, m->sorted[i])[0] < b)
@@ -73,8 +84,7 @@ size_t matcher_at(const struct matcher *m, const char *text, size_t len, int32_t
         if (m->pieces->piece[m->sorted[lo]].text_len == depth) {
             *id = m->sorted[lo];
             longest = depth;
-            while (lo < hi && m->pieces->piece[m->sorted[lo]].text_len == depth)
-                lo++; /* another token of the same text */
+            lo++;
         }
         if (depth == len)
             break;

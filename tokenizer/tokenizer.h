@@ -60,7 +60,9 @@ enum {
 };
 
 /* Encodes text of len bytes (any bytes, NUL too). *ids is malloc'ed (free it) and *n its length.
- * Invalid UTF-8 becomes byte tokens (SPM) or the bytes themselves (byte-level BPE). */
+ * Invalid UTF-8 becomes byte tokens (SPM) or the bytes themselves (byte-level BPE; U+FFFD for a byte that
+ * has no token). Text of the families whose published tokenizer does so (Qwen, …) is brought to normal form
+ * C. Characters without a token: the unknown token, or nothing. Safe to call from several threads. */
 int tokenizer_encode(const struct tokenizer *t, const char *text, size_t len, unsigned flags, int32_t **ids,
                      size_t *n, char *err, size_t errlen);
 
