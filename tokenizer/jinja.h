@@ -155,11 +155,12 @@ struct iter {
     bool (*next)(struct jinja *j, struct iter *it, struct value *out); /* false: at its end */
     struct value over;
     size_t i;
-    struct iter *from;          /* of filters: what they filter */
+    struct iter *from;          /* of filters: what they filter, once the first item was asked for */
+    struct value missing;       /* map's default */
     const struct builtin *call; /* … by this filter or test */
     struct args *args;
     struct value attribute;
-    bool negate;
+    bool by_attribute, negate;
     struct dict *seen;
 };
 
@@ -276,8 +277,8 @@ bool jinja_next(struct jinja *j, struct iter *it, struct value *out);
 int64_t jinja_range_at(const struct range *r, int64_t i);
 /* bool as 0 or 1; false when v is no integer. */
 bool jinja_as_int(struct value v, int64_t *out);
-bool jinja_as_float(struct value v, double *out);                       /* int, bool or float */
-int64_t jinja_int_arg(struct jinja *j, struct value v, int64_t absent); /* absent and none give absent */
+bool jinja_as_float(struct value v, double *out); /* int, bool or float */
+int64_t jinja_int_arg(struct jinja *j, struct value v, int64_t absent);
 bool jinja_bool_arg(struct jinja *j, struct value v, bool absent);
 
 /* ---- text: jinja_text.c ---- */

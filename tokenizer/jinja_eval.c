@@ -451,6 +451,7 @@ static enum flow exec_loop(struct jinja *j, const struct stmt *s, struct scope *
         l->iter = &t->iter;
     }
     enum flow flow = FLOW_NEXT;
+    bool completed = false;
     for (size_t i = 0; flow != FLOW_BREAK && loop_has(j, l, i); i++) {
         jinja_step(j, 1);
         l->index0 = i;
@@ -458,15 +459,15 @@ static enum flow exec_loop(struct jinja *j, const struct stmt *s, struct scope *
         assign(j, s->target, l->kept[i]);
         bind(j, j->scope, SYMBOL_LOOP, (struct value){.kind = V_LOOP, .loop = l});
         flow = exec_block(j, &s->body);
+        completed |= flow == FLOW_NEXT;
     }
-    if (l->n_kept == 0) {
+    flow = FLOW_NEXT;
+    if (!completed) { /* Jinja's else: no item, or break and continue cut every round short */
         j->scope = scope_new(j, outer);
         flow = exec_block(j, &s->orelse);
-        j->scope = caller;
-        return flow;
     }
     j->scope = caller;
-    return FLOW_NEXT;
+    return flow;
 }
 
 static const struct str *run_loop(struct jinja *j, const struct stmt *s, struct scope *outer,
@@ -544,10 +545,12 @@ static enum flow exec(struct jinja *j, const struct stmt *s)
         if (flow != FLOW_NEXT)
             break;
         v = apply_chain(j, s->expr, v);
-        if (s->kind == S_FILTER)
-            text_put_str(j, j->out, jinja_to_str(j, v));
-        else
+        if (s->kind == S_SET_BLOCK)
             assign(j, s->target, v);
+        else if (v.kind == V_STRING)
+            text_put_str(j, j->out, v.s);
+        else
+            jinja_fail(j, "the block's filter gave %s, not str", jinja_type_name(v));
         break;
     case S_MACRO:
         bind(j, j->scope, s->macro->symbol, macro_value(j, s->macro));

@@ -70,11 +70,16 @@ static struct value filter_trim(struct jinja *j, struct value v, struct args *a)
     return v_str(jinja_strip(j, jinja_to_str(j, v), optional_chars(j, a->v[0]), STRIP_LEFT | STRIP_RIGHT));
 }
 
+static int64_t optional_int(struct jinja *j, struct value v, int64_t absent)
+{
+    return v.kind == V_NONE ? absent : jinja_int_arg(j, v, absent);
+}
+
 static struct value filter_replace(struct jinja *j, struct value v, struct args *a)
 {
     const struct str *s = jinja_str_safe(j, jinja_to_str(j, v), false);
     return v_str(jinja_replace(j, s, jinja_to_str(j, a->v[0]), jinja_to_str(j, a->v[1]),
-                               jinja_int_arg(j, a->v[2], -1)));
+                               optional_int(j, a->v[2], -1)));
 }
 
 static struct value filter_indent(struct jinja *j, struct value v, struct args *a)
@@ -122,7 +127,7 @@ static struct value filter_wordcount(struct jinja *j, struct value v, struct arg
 
 static struct value filter_truncate(struct jinja *j, struct value v, struct args *a)
 {
-    int64_t length = jinja_int_arg(j, a->v[0], 255), leeway = jinja_int_arg(j, a->v[3], 5);
+    int64_t length = jinja_int_arg(j, a->v[0], 255), leeway = optional_int(j, a->v[3], 5);
     bool kill_words = jinja_bool_arg(j, a->v[1], false);
     struct value end = a->v[2].kind == V_ABSENT ? v_str(jinja_str_c(j, "...")) : a->v[2];
     if (v.kind != V_STRING || end.kind != V_STRING)
@@ -188,6 +193,8 @@ static struct value filter_urlencode(struct jinja *j, struct value v, struct arg
 {
     (void)a;
     struct text t = {0};
+    if (v.kind != V_DICT && v.kind != V_STRING && v.kind != V_UNDEFINED && jinja_try_iter(j, v))
+        jinja_fail(j, "urlencode takes text or a mapping");
     if (v.kind != V_DICT) {
         put_quoted(j, &t, jinja_to_str(j, v), false);
     } else {

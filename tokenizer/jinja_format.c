@@ -287,7 +287,10 @@ const struct str *jinja_percent(struct jinja *j, const struct str *s, struct val
         spec.fill = spec.align == '=' ? '0' : ' ';
         percent_value(j, &t, &spec, v.kind == V_ABSENT ? next_arg(j, &a) : v);
     }
-    size_t n = args.kind == V_TUPLE ? args.l->n : args.kind == V_DICT ? 0 : 1;
+    /* Whatever has subscripts passes for a mapping, which need not be used up. */
+    bool mapping =
+        args.kind == V_DICT || args.kind == V_LIST || args.kind == V_RANGE || args.kind == V_UNDEFINED;
+    size_t n = args.kind == V_TUPLE ? args.l->n : mapping ? 0 : 1;
     if (!keyed && a.n_used < n)
         jinja_fail(j, "not all arguments converted during string formatting");
     return jinja_str_safe(j, text_str(j, &t), s->safe);

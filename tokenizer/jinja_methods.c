@@ -81,7 +81,8 @@ static const struct str *optional_str(struct jinja *j, struct value v)
     return v.kind == V_ABSENT || v.kind == V_NONE ? NULL : str_arg(j, v);
 }
 
-/* s[start:end], as the optional arguments of find, count, startswith … say; *from: its first byte. */
+/* s[start:end], as the optional arguments of find, count, startswith … say; *from: its first byte. NULL when
+ * start is past the end, where not even an empty text is found. */
 static const struct str *window(struct jinja *j, const struct str *s, struct value start, struct value end,
                                 size_t *from)
 {
@@ -91,6 +92,9 @@ static const struct str *window(struct jinja *j, const struct str *s, struct val
     struct value bounds[3] = {start.kind == V_ABSENT ? v_none() : start,
                               end.kind == V_ABSENT ? v_none() : end, v_none()};
     const struct str *part = jinja_slice(j, v_str(s), bounds).s;
+    int64_t first = 0;
+    if (jinja_as_int(start, &first) && first > (int64_t)jinja_n_chars(s))
+        return NULL;
     *from = (size_t)(part->p - s->p); /* a slice with step 1 is lent */
     return part;
 }
@@ -155,7 +159,7 @@ static struct value str_rpartition(struct jinja *j, struct value self, struct ar
 
 static bool has_affix(const struct str *s, const struct str *affix, bool at_end)
 {
-    return affix->len <= s->len &&
+    return s && affix->len <= s->len &&
            memcmp(at_end ? s->p + s->len - affix->len : s->p, affix->p, affix->len) == 0;
 }
 
@@ -239,7 +243,7 @@ static int64_t find(struct jinja *j, struct value self, struct args *a, bool fro
 {
     size_t from;
     const struct str *sub = str_arg(j, a->v[0]), *s = window(j, self.s, a->v[1], a->v[2], &from);
-    size_t at = from_right ? jinja_rfind(j, s, sub) : jinja_find(j, s, sub, 0);
+    size_t at = !s ? SIZE_MAX : from_right ? jinja_rfind(j, s, sub) : jinja_find(j, s, sub, 0);
     return at == SIZE_MAX ? -1 : (int64_t)jinja_char_index(self.s, from + at);
 }
 
@@ -274,9 +278,11 @@ static struct value str_count(struct jinja *j, struct value self, struct args *a
 {
     size_t from, at = 0;
     const struct str *sub = str_arg(j, a->v[0]), *s = window(j, self.s, a->v[1], a->v[2], &from);
+    int64_t n = 0;
+    if (!s)
+        return v_int(0);
     if (sub->len == 0)
         return v_int((int64_t)jinja_n_chars(s) + 1);
-    int64_t n = 0;
     for (; (at = jinja_find(j, s, sub, at)) != SIZE_MAX; at += sub->len) {
         jinja_step(j, 1);
         n++;

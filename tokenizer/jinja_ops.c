@@ -180,7 +180,7 @@ struct value jinja_binary(struct jinja *j, enum op op, struct value a, struct va
         return int_op(j, op, x, y);
     if (jinja_as_float(a, &f) && jinja_as_float(b, &g))
         return float_op(j, op, f, g);
-    if (op == OP_MOD && a.kind == V_STRING && b.kind != V_UNDEFINED)
+    if (op == OP_MOD && a.kind == V_STRING)
         return v_str(jinja_percent(j, a.s, b));
     if (op == OP_ADD && a.kind == V_STRING && b.kind == V_STRING)
         return add_strings(j, a.s, b.s);

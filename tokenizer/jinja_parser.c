@@ -194,7 +194,7 @@ static struct block parse_whole_body(struct parser *p, const char *end)
 static struct stmt *parse_if(struct parser *p)
 {
     struct stmt *s = stmt_new(p, S_IF);
-    static const char *const ends[] = {"elif", "else", "endif", NULL};
+    static const char *const ends[] = {"endif", "elif", "else", NULL};
     size_t cap = 0;
     do {
         bool was_soft = p->soft;
@@ -215,14 +215,21 @@ static struct stmt *parse_if(struct parser *p)
     return s;
 }
 
+static bool names_loop(const struct expr *target)
+{
+    bool names = target->kind == E_NAME && target->symbol == SYMBOL_LOOP;
+    for (size_t i = 0; i < target->n_items; i++)
+        names |= names_loop(target->items[i]);
+    return names;
+}
+
 static struct stmt *parse_for(struct parser *p)
 {
     struct stmt *s = stmt_new(p, S_FOR);
     parser_advance(p);
     s->target = parse_target(p, false, "in");
-    for (size_t i = 0; i < (s->target->kind == E_NAME ? 1 : s->target->n_items); i++)
-        if ((s->target->kind == E_NAME ? s->target : s->target->items[i])->symbol == SYMBOL_LOOP)
-            jinja_fail(p->j, "Can't assign to special loop variable in for-loop target");
+    if (names_loop(s->target))
+        jinja_fail(p->j, "Can't assign to special loop variable in for-loop target");
     if (!parser_skip_name(p, "in"))
         jinja_fail(p->j, "expected 'in' in a for loop");
     s->expr = parse_tuple(p, false, "recursive");

@@ -69,16 +69,31 @@ static struct value filter_reverse(struct jinja *j, struct value v, struct args 
     return v.kind == V_ITER ? r : v_iter(jinja_iter(j, r));
 }
 
+static bool next_item(struct jinja *j, struct iter *it, struct value *out)
+{
+    if (!it->from) {
+        struct view *view = jinja_alloc(j, 1, sizeof *view);
+        if (it->over.kind != V_DICT)
+            jinja_fail(j, "Can only get item pairs from a mapping.");
+        *view = (struct view){VIEW_ITEMS, it->over.d};
+        it->from = jinja_iter(j, (struct value){.kind = V_VIEW, .view = view});
+    }
+    return jinja_next(j, it->from, out);
+}
+
+static struct iter *generator(struct jinja *j, struct value over,
+                              bool (*next)(struct jinja *j, struct iter *it, struct value *out))
+{
+    struct iter *it = jinja_alloc(j, 1, sizeof *it);
+    it->next = next;
+    it->over = over;
+    return it;
+}
+
 static struct value filter_items(struct jinja *j, struct value v, struct args *a)
 {
     (void)a;
-    if (v.kind == V_UNDEFINED)
-        return v_iter(jinja_iter(j, v));
-    if (v.kind != V_DICT)
-        jinja_fail(j, "Can only get item pairs from a mapping.");
-    struct view *view = jinja_alloc(j, 1, sizeof *view);
-    *view = (struct view){VIEW_ITEMS, v.d};
-    return v_iter(jinja_iter(j, (struct value){.kind = V_VIEW, .view = view}));
+    return v_iter(v.kind == V_UNDEFINED ? jinja_iter(j, v) : generator(j, v, next_item));
 }
 
 static struct value filter_join(struct jinja *j, struct value v, struct args *a)
@@ -103,20 +118,11 @@ static struct value apply(struct jinja *j, struct iter *it, struct value item)
     return builtin_call(j, it->call, item, &args);
 }
 
-static bool next_mapped(struct jinja *j, struct iter *it, struct value *out)
+/* The arguments after the first n, for the filter or test that is to be called. */
+static void pass_args(struct jinja *j, struct iter *it, const struct args *a, size_t n)
 {
-    struct value item;
-    if (!jinja_next(j, it->from, &item))
-        return false;
-    *out = it->call ? apply(j, it, item) : jinja_getpath(j, item, it->attribute, it->over);
-    return true;
-}
-
-static struct args *args_after(struct jinja *j, const struct args *a, size_t n)
-{
-    struct args *rest = jinja_alloc(j, 1, sizeof *rest);
-    *rest = (struct args){.pos = a->pos + n, .n_pos = a->n_pos - n, .kw = a->kw, .n_kw = a->n_kw};
-    return rest;
+    it->args = jinja_alloc(j, 1, sizeof *it->args);
+    *it->args = (struct args){.pos = a->pos + n, .n_pos = a->n_pos - n, .kw = a->kw, .n_kw = a->n_kw};
 }
 
 static const struct builtin *named(struct jinja *j, struct value name, bool filter)
@@ -132,33 +138,79 @@ static const struct builtin *named(struct jinja *j, struct value name, bool filt
     return row;
 }
 
-static struct value filter_map(struct jinja *j, struct value v, struct args *a)
+/* Nothing is looked at, not even the arguments, before the first item is asked for. What is false, None
+ * too, has no items. */
+static bool open_generator(struct jinja *j, struct iter *it)
 {
-    struct iter *it = jinja_alloc(j, 1, sizeof *it);
-    if (!jinja_truth(j, v))
-        return v_list(jinja_list_new(j, 0));
-    it->next = next_mapped;
-    it->from = jinja_iter(j, v);
+    if (!it->from && !jinja_truth(j, it->over))
+        return false;
+    if (!it->from)
+        it->from = jinja_iter(j, it->over);
+    return true;
+}
+
+static void prepare_map(struct jinja *j, struct iter *it)
+{
+    const struct args *a = it->args;
     if (a->n_pos > 0) {
         it->call = named(j, a->pos[0], true);
-        it->args = args_after(j, a, 1);
-        return v_iter(it);
+        pass_args(j, it, a, 1);
+        return;
     }
     for (size_t i = 0; i < a->n_kw; i++) {
         if (jinja_str_is(a->kw[i].name, "attribute"))
             it->attribute = a->kw[i].value;
         else if (jinja_str_is(a->kw[i].name, "default"))
-            it->over = a->kw[i].value;
+            it->missing = a->kw[i].value;
         else
             jinja_fail(j, "map: unexpected keyword argument");
     }
     if (it->attribute.kind == V_ABSENT)
         jinja_fail(j, "map requires a filter argument");
+}
+
+static bool next_mapped(struct jinja *j, struct iter *it, struct value *out)
+{
+    struct value item;
+    bool first = !it->from;
+    if (!open_generator(j, it))
+        return false;
+    if (first)
+        prepare_map(j, it);
+    if (!jinja_next(j, it->from, &item))
+        return false;
+    *out = it->call ? apply(j, it, item) : jinja_getpath(j, item, it->attribute, it->missing);
+    return true;
+}
+
+static struct value filter_map(struct jinja *j, struct value v, struct args *a)
+{
+    struct iter *it = generator(j, v, next_mapped);
+    it->args = a;
     return v_iter(it);
+}
+
+static void prepare_choice(struct jinja *j, struct iter *it)
+{
+    const struct args *a = it->args;
+    if (it->by_attribute && a->n_pos == 0)
+        jinja_fail(j, "Missing parameter for attribute name");
+    size_t n = it->by_attribute;
+    if (it->by_attribute)
+        it->attribute = a->pos[0];
+    if (a->n_pos > n) {
+        it->call = named(j, a->pos[n], false);
+        pass_args(j, it, a, n + 1);
+    }
 }
 
 static bool next_selected(struct jinja *j, struct iter *it, struct value *out)
 {
+    bool first = !it->from;
+    if (!open_generator(j, it))
+        return false;
+    if (first)
+        prepare_choice(j, it);
     while (jinja_next(j, it->from, out)) {
         struct value v = jinja_getpath(j, *out, it->attribute, absent);
         if (jinja_truth(j, it->call ? apply(j, it, v) : v) != it->negate)
@@ -169,19 +221,10 @@ static bool next_selected(struct jinja *j, struct iter *it, struct value *out)
 
 static struct value choose(struct jinja *j, struct value v, struct args *a, bool by_attribute, bool negate)
 {
-    struct iter *it = jinja_alloc(j, 1, sizeof *it);
-    if (by_attribute && a->n_pos == 0)
-        jinja_fail(j, "Missing parameter for attribute name");
-    it->next = next_selected;
-    it->from = jinja_iter(j, jinja_truth(j, v) ? v : v_list(jinja_list_new(j, 0)));
+    struct iter *it = generator(j, v, next_selected);
+    it->args = a;
+    it->by_attribute = by_attribute;
     it->negate = negate;
-    size_t n = by_attribute;
-    if (by_attribute)
-        it->attribute = a->pos[0];
-    if (a->n_pos > n) {
-        it->call = named(j, a->pos[n], false);
-        it->args = args_after(j, a, n + 1);
-    }
     return v_iter(it);
 }
 
@@ -207,6 +250,8 @@ static struct value filter_rejectattr(struct jinja *j, struct value v, struct ar
 
 static bool next_unique(struct jinja *j, struct iter *it, struct value *out)
 {
+    if (!it->from)
+        it->from = jinja_iter(j, it->over);
     while (jinja_next(j, it->from, out)) {
         struct value key = fold(j, jinja_getpath(j, *out, it->attribute, absent), it->negate);
         if (!jinja_dict_get(j, it->seen, key)) {
@@ -219,9 +264,7 @@ static bool next_unique(struct jinja *j, struct iter *it, struct value *out)
 
 static struct value filter_unique(struct jinja *j, struct value v, struct args *a)
 {
-    struct iter *it = jinja_alloc(j, 1, sizeof *it);
-    it->next = next_unique;
-    it->from = jinja_iter(j, v);
+    struct iter *it = generator(j, v, next_unique);
     it->negate = jinja_bool_arg(j, a->v[0], false); /* case sensitive */
     it->attribute = a->v[1];
     it->seen = jinja_dict_new(j);

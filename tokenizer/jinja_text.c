@@ -349,9 +349,8 @@ static struct value split_space(struct jinja *j, const struct str *s, int64_t ma
         if (at == s->len)
             break;
         size_t from = at;
-        if (max >= 0 && l.n == (uint64_t)max) { /* the rest, its own trailing space gone */
-            piece(j, &l, s, from,
-                  from + jinja_strip(j, jinja_substr(j, s, from, s->len - from), NULL, STRIP_RIGHT)->len);
+        if (max >= 0 && l.n == (uint64_t)max) { /* the rest as it is */
+            piece(j, &l, s, from, s->len);
             break;
         }
         while (at < s->len && !jinja_is_space(jinja_char_at(s->p + at, end, &n)))
@@ -372,8 +371,7 @@ static struct value rsplit_space(struct jinja *j, const struct str *s, int64_t m
             break;
         size_t from = end;
         if (max >= 0 && l.n == (uint64_t)max) {
-            const struct str *rest = jinja_strip(j, jinja_substr(j, s, 0, end), NULL, STRIP_LEFT);
-            piece(j, &l, s, end - rest->len, end);
+            piece(j, &l, s, 0, end);
             break;
         }
         while (from > 0) {

@@ -88,7 +88,7 @@ bool jinja_as_float(struct value v, double *out)
 int64_t jinja_int_arg(struct jinja *j, struct value v, int64_t absent)
 {
     int64_t i = absent;
-    if (v.kind != V_ABSENT && v.kind != V_NONE && !jinja_as_int(v, &i))
+    if (v.kind != V_ABSENT && !jinja_as_int(v, &i))
         jinja_fail(j, "'%s' object cannot be interpreted as an integer", jinja_type_name(v));
     return i;
 }
@@ -474,7 +474,7 @@ static bool next_char(struct jinja *j, struct iter *it, struct value *out)
         return false;
     size_t n;
     (void)jinja_char_at(s->p + it->i, s->p + s->len, &n);
-    *out = v_str(jinja_substr(j, s, it->i, n));
+    *out = v_str(jinja_str_safe(j, jinja_substr(j, s, it->i, n), false)); /* Markup's too are plain */
     it->i += n;
     return true;
 }
