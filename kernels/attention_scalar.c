@@ -112,60 +112,78 @@ MATHF_INLINE void attention_softmax_scalar_body(const struct attention_block *a)
 }
 FMA_VERSIONS(attention_softmax_scalar, (const struct attention_block *a), (a))
 
-/* o = fmaf(p, v, o) in the order of positions; p is rounded after the product with a scale. */
-MATHF_INLINE void values_float(const struct attention_block *a, element_fn *value)
+/* o = fmaf(p, v, o) in the order of positions, every channel from zero; for quantised values p times the
+ * position's scale, rounded, times the quant. */
+typedef void value_fn(float *o, const void *row, int n, float p);
+
+MATHF_INLINE void value_f32(float *o, const void *row, int n, float p)
 {
-    for (int r = 0; r < a->n_rows; r++)
-        for (int c = 0; a->begin[r] < a->end[r] && c < a->head_dim; c++) {
-            float o = 0;
-            for (int i = a->begin[r]; i < a->end[r]; i++)
-                o = fmaf(a->s[r * KV_PAGE + i], value(a->v, (int64_t)i * a->head_dim + c), o);
-            a->o[r * a->o_stride + c] = o;
+    for (int c = 0; c < n; c++)
+        o[c] = fmaf(p, element_f32(row, c), o[c]);
+}
+
+MATHF_INLINE void value_f16(float *o, const void *row, int n, float p)
+{
+    for (int c = 0; c < n; c++)
+        o[c] = fmaf(p, element_f16(row, c), o[c]);
+}
+
+MATHF_INLINE void value_q8_0(float *o, const void *row, int n, float p)
+{
+    const struct block_q8_0 *b = row;
+    for (; n > 0; n -= 32, o += 32, b++) {
+        float scaled = p * f16_to_f32(b->d);
+        for (int c = 0; c < 32; c++)
+            o[c] = fmaf(scaled, b->qs[c], o[c]);
+    }
+}
+
+MATHF_INLINE void value_q4_0(float *o, const void *row, int n, float p)
+{
+    const struct block_q4_0 *b = row;
+    for (; n > 0; n -= 32, o += 32, b++) {
+        float scaled = p * f16_to_f32(b->d);
+        for (int c = 0; c < 16; c++) {
+            o[c] = fmaf(scaled, (float)((b->qs[c] & 15) - 8), o[c]);
+            o[c + 16] = fmaf(scaled, (float)((b->qs[c] >> 4) - 8), o[c + 16]);
         }
+    }
+}
+
+MATHF_INLINE void values(const struct attention_block *a, enum qtype t, value_fn *add_value)
+{
+    int64_t row_bytes = qtype_bytes(t, a->head_dim);
+    for (int r = 0; r < a->n_rows; r++) {
+        if (a->begin[r] >= a->end[r])
+            continue;
+        float *o = a->o + r * a->o_stride;
+        memset(o, 0, (size_t)a->head_dim * sizeof *o);
+        for (int i = a->begin[r]; i < a->end[r]; i++)
+            add_value(o, (const uint8_t *)a->v + i * row_bytes, a->head_dim, a->s[r * KV_PAGE + i]);
+    }
 }
 
 MATHF_INLINE void attention_values_f32_scalar_body(const struct attention_block *a)
 {
-    values_float(a, element_f32);
+    values(a, QTYPE_F32, value_f32);
 }
 FMA_VERSIONS(attention_values_f32_scalar, (const struct attention_block *a), (a))
 
 MATHF_INLINE void attention_values_f16_scalar_body(const struct attention_block *a)
 {
-    values_float(a, element_f16);
+    values(a, QTYPE_F16, value_f16);
 }
 FMA_VERSIONS(attention_values_f16_scalar, (const struct attention_block *a), (a))
 
 MATHF_INLINE void attention_values_q8_0_scalar_body(const struct attention_block *a)
 {
-    const struct block_q8_0 *v = a->v;
-    int n_blocks = a->head_dim / ACT_LEN;
-    for (int r = 0; r < a->n_rows; r++)
-        for (int c = 0; a->begin[r] < a->end[r] && c < a->head_dim; c++) {
-            float o = 0;
-            for (int i = a->begin[r]; i < a->end[r]; i++) {
-                const struct block_q8_0 *b = &v[i * n_blocks + c / ACT_LEN];
-                o = fmaf(a->s[r * KV_PAGE + i] * f16_to_f32(b->d), b->qs[c % ACT_LEN], o);
-            }
-            a->o[r * a->o_stride + c] = o;
-        }
+    values(a, QTYPE_Q8_0, value_q8_0);
 }
 FMA_VERSIONS(attention_values_q8_0_scalar, (const struct attention_block *a), (a))
 
 MATHF_INLINE void attention_values_q4_0_scalar_body(const struct attention_block *a)
 {
-    const struct block_q4_0 *v = a->v;
-    int n_blocks = a->head_dim / ACT_LEN;
-    for (int r = 0; r < a->n_rows; r++)
-        for (int c = 0; a->begin[r] < a->end[r] && c < a->head_dim; c++) {
-            float o = 0;
-            for (int i = a->begin[r]; i < a->end[r]; i++) {
-                const struct block_q4_0 *b = &v[i * n_blocks + c / ACT_LEN];
-                int pair = b->qs[c % 16], q = (c % ACT_LEN < 16 ? pair & 15 : pair >> 4) - 8;
-                o = fmaf(a->s[r * KV_PAGE + i] * f16_to_f32(b->d), (float)q, o);
-            }
-            a->o[r * a->o_stride + c] = o;
-        }
+    values(a, QTYPE_Q4_0, value_q4_0);
 }
 FMA_VERSIONS(attention_values_q4_0_scalar, (const struct attention_block *a), (a))
 

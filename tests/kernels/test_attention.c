@@ -191,20 +191,30 @@ static void reference(const struct fixture *f, double *out, int token, int head)
         out[i] /= sum;
 }
 
+/* The largest distance from double of one head's output; zeros are wanted where nothing is seen. */
+static double worst_error(const struct fixture *f, const float *out, int token, int head)
+{
+    double want[KV_HEAD_DIM_MAX], worst = 0;
+    int n = f->s->head_dim;
+    bool empty = f->slot[token].begin >= f->slot[token].end;
+    reference(f, want, token, head);
+    for (int i = 0; i < n; i++) {
+        double error =
+            fabs((double)out[((int64_t)token * f->n_heads + head) * n + i] - (empty ? 0 : want[i]));
+        worst = error <= worst ? worst : error; /* a NaN too */
+    }
+    return worst;
+}
+
 START_TEST(reference_is_near_double)
 {
     struct fixture f;
     if (!fixture_init(&f, &shapes[_i % N_SHAPES], types[_i / N_SHAPES].k, types[_i / N_SHAPES].v))
         return;
     float *out = attend_all(&f, ISA_SCALAR, 1, f.n_tokens);
-    double want[KV_HEAD_DIM_MAX];
-    for (int t = 0; t < f.n_tokens; t += 1 + f.n_tokens / 10)
-        for (int h = 0; h < f.n_heads; h += 1 + f.n_heads / 4) {
-            reference(&f, want, t, h);
-            for (int i = 0; i < f.s->head_dim; i++)
-                ck_assert_double_le(
-                    fabs((double)out[((int64_t)t * f.n_heads + h) * f.s->head_dim + i] - want[i]), 3e-6);
-        }
+    for (int t = 0; t < f.n_tokens; t += 1 + f.n_tokens / 6)
+        for (int h = 0; h < f.n_heads; h += 1 + f.n_heads / 3)
+            ck_assert_double_le(worst_error(&f, out, t, h), 3e-6);
     free(out);
     fixture_free(&f);
 }
@@ -234,8 +244,10 @@ START_TEST(attention_is_the_same_everywhere)
     if (!fixture_init(&f, &shapes[_i % N_SHAPES], types[_i / N_SHAPES].k, types[_i / N_SHAPES].v))
         return;
     float *want = attend_all(&f, ISA_SCALAR, 1, f.n_tokens);
-    for (size_t i = 0; i < out_len(&f); i++)
-        ck_assert(isfinite(want[i]));
+    size_t finite = 0;
+    while (finite < out_len(&f) && isfinite(want[finite]))
+        finite++;
+    ck_assert_uint_eq(finite, out_len(&f));
     same_everywhere(&f, want);
     free(want);
     fixture_free(&f);
@@ -258,16 +270,8 @@ START_TEST(any_range_is_seen)
             f.slot[t].begin = f.slot[t].begin / KV_PAGE * KV_PAGE;
     }
     float *want = attend_all(&f, ISA_SCALAR, 1, f.n_tokens);
-    double exact[KV_HEAD_DIM_MAX];
     for (int t = 0; t < f.n_tokens; t++)
-        for (int h = 0; h < f.n_heads; h++) {
-            bool empty = f.slot[t].begin >= f.slot[t].end;
-            reference(&f, exact, t, h);
-            for (int i = 0; i < s.head_dim; i++) {
-                float y = want[(t * f.n_heads + h) * s.head_dim + i];
-                ck_assert(empty ? y == 0 : fabs((double)y - exact[i]) <= 3e-6);
-            }
-        }
+        ck_assert_double_le(worst_error(&f, want, t, t % f.n_heads), 3e-6);
     same_everywhere(&f, want);
     free(want);
     fixture_free(&f);
@@ -307,6 +311,7 @@ START_TEST(faults_stay_visible)
     float *want = attend_all(&f, ISA_SCALAR, 1, f.n_tokens);
     enum qtype t = in_key ? f.l.type_k : f.l.type_v;
     bool whole_block = qtypes[t].block_len > 1; /* the block's scale becomes NaN */
+    int n_wrong = 0;
     for (int token = 0; token < f.n_tokens; token++)
         for (int h = 0; h < f.n_heads; h++)
             for (int i = 0; i < s.head_dim; i++) {
@@ -314,14 +319,15 @@ START_TEST(faults_stay_visible)
                 bool reached = f.slot[token].end > AT && h / s.group == HEAD &&
                                (in_key || (whole_block ? i / ACT_LEN == CHANNEL / ACT_LEN : i == CHANNEL));
                 if (!reached)
-                    ck_assert_mem_eq(&want[at], &clean[at], sizeof want[at]);
+                    n_wrong += first_difference(&want[at], &clean[at], 1) >= 0;
                 else if (isnan(fault) || whole_block)
-                    ck_assert(isnan(want[at]));
+                    n_wrong += !isnan(want[at]);
                 else if (!in_key)
-                    ck_assert(!isfinite(want[at]));
+                    n_wrong += isfinite(want[at]);
                 else /* a score of -Inf is a probability of zero, one of +Inf is NaN */
-                    ck_assert(isfinite(want[at]) != (f.q[at - i + CHANNEL] * fault > 0));
+                    n_wrong += isfinite(want[at]) == (f.q[at - i + CHANNEL] * fault > 0);
             }
+    ck_assert_int_eq(n_wrong, 0);
     same_everywhere(&f, want);
     free(clean);
     free(want);

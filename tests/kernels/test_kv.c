@@ -74,8 +74,10 @@ START_TEST(keys_and_values_lie_as_drawn)
                 size_t bytes = (size_t)qtype_bytes(t, HEAD_DIM);
                 ck_assert_mem_eq(v + h * l.v_head_bytes + (size_t)i * bytes, row, bytes);
                 const uint8_t *tile = k + h * l.k_head_bytes + i / 16 * (int64_t)bytes * 16;
+                int n_right = 0;
                 for (int c = 0; c < HEAD_DIM; c++)
-                    ck_assert(tile_element(t, tile, HEAD_DIM, i % 16, c) == want[c]);
+                    n_right += tile_element(t, tile, HEAD_DIM, i % 16, c) == want[c];
+                ck_assert_int_eq(n_right, HEAD_DIM);
             }
         free(k);
         free(v);
@@ -105,8 +107,10 @@ START_TEST(positions_share_no_byte)
         for (size_t b = 0; b < n; b++)
             count[b] = (uint8_t)(count[b] + (page[b] != before[b]));
     }
+    int worst = 0;
     for (size_t b = 0; b < n; b++)
-        ck_assert_int_le(count[b], 1);
+        worst = count[b] > worst ? count[b] : worst;
+    ck_assert_int_eq(worst, 1);
     free(page);
     free(before);
     free(count);

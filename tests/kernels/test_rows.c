@@ -48,7 +48,7 @@ START_TEST(norm_is_the_same_everywhere)
     run_on(1, (struct job){.k = cpu_kernels(ISA_SCALAR), .norm = &a});
     a.dst = got;
     for (enum isa isa = ISA_SCALAR; isa < ISA_COUNT; isa = next_isa(isa))
-        for (int threads = 1; threads <= 3; threads++) {
+        for (int threads = 1; threads <= 2; threads++) {
             memset(got, 0xff, (size_t)(N_ROWS * dim) * sizeof *got);
             run_on(threads, (struct job){.k = cpu_kernels(isa), .norm = &a});
             ck_assert_msg(first_difference(got, want, N_ROWS * dim) < 0, "%s, dim %d", isa_name(isa), dim);
@@ -57,11 +57,12 @@ START_TEST(norm_is_the_same_everywhere)
         double sum = 0;
         for (int i = 0; i < dim; i++)
             sum += (double)x[t * dim + i] * (double)x[t * dim + i];
-        double r = 1 / sqrt(sum / dim + 1e-5);
+        double r = 1 / sqrt(sum / dim + 1e-5), worst = 0;
         for (int i = 0; i < dim; i++) {
-            double y = (double)x[t * dim + i] * r * (double)w[i];
-            ck_assert_double_le(fabs((double)want[t * dim + i] - y), 1e-6 * fabs(y));
+            double y = (double)x[t * dim + i] * r * (double)w[i], error = fabs((double)want[t * dim + i] - y);
+            worst = fmax(worst, error <= 1e-6 * fabs(y) ? 0 : error);
         }
+        ck_assert(worst == 0);
     }
     free(x);
     free(w);
@@ -107,18 +108,20 @@ START_TEST(gate_is_the_same_everywhere)
                          : ldexpf(random_uniform(&state), i % 60 - 50);
     struct gate_args a = {want, x, up, N};
     run_on(1, (struct job){.k = cpu_kernels(ISA_SCALAR), .gate = &a});
+    int n_wrong = 0;
     for (int i = 0; i < N; i++) {
         double y = (double)x[i] / (1 + exp(-(double)x[i])) * (double)up[i];
         if (isnan(x[i]) || x[i] == -INFINITY)
-            ck_assert(isnan(want[i]));
+            n_wrong += !isnan(want[i]);
         else if (isinf(x[i]))
-            ck_assert(isinf(want[i]));
+            n_wrong += !isinf(want[i]);
         else
-            ck_assert_double_le(fabs((double)want[i] - y), 4e-7 * fabs(y) + 0x1p-120);
+            n_wrong += !(fabs((double)want[i] - y) <= 4e-7 * fabs(y) + 0x1p-120);
     }
+    ck_assert_int_eq(n_wrong, 0);
     a.dst = got;
     for (enum isa isa = ISA_SCALAR; isa < ISA_COUNT; isa = next_isa(isa))
-        for (int threads = 1; threads <= 3; threads++)
+        for (int threads = 1; threads <= 2; threads++)
             for (int n = N; n > 0; n /= 3) {
                 memset(got, 0xff, N * sizeof *got);
                 a.n = n;
