@@ -259,7 +259,7 @@ static int run(const struct logits_command *c)
     if ((c->ids_file && ids_from_file(&a, c->ids_file, err, sizeof err) != 0) ||
         session_open(&s, path, &c->run, c->prompt ? SESSION_TEXT : 0, err, sizeof err) != 0 ||
         (c->prompt && ids_from_text(&a, &s, c->prompt, err, sizeof err) != 0))
-        code = tool_error("%s", err);
+        code = tool_interrupts() > 0 ? EXIT_INTERRUPTED : tool_error("%s", err); /* while reading stdin */
     else
         code = evaluate(c, &s, &a, err, sizeof err);
     free(a.id);

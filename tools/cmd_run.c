@@ -201,7 +201,8 @@ static void note_timings(const struct generation *g)
     tool_note(NOTE_USUAL, "generated  %8.3f s  %6" PRId64 " tokens  %10.2f tokens/s\n", g->seconds,
               g->n_generated, rate(g->n_evals, g->seconds));
     tool_note(NOTE_USUAL, "memory     %8.1f MiB at the peak\n", (double)machine_peak_memory() / (1 << 20));
-    tool_note(NOTE_VERBOSE, "seed       %" PRIu64 "\n", g->c->run.sampler.seed);
+    tool_note(g->c->run.seed_given ? NOTE_VERBOSE : NOTE_USUAL, "seed       %" PRIu64 "\n",
+              g->c->run.sampler.seed);
 }
 
 static int complete(struct generation *g, const int32_t *ids, size_t n, char *err, size_t errlen)
@@ -250,8 +251,11 @@ static int run(const struct run_command *c)
     int32_t *ids = NULL;
     size_t n = 0;
     struct generation g = {.s = &s, .c = c, .filter = {.stops = c->stops.item, .n_stops = c->stops.n}};
-    int code = prompt_ids(&s, c, &ids, &n, err, sizeof err) != 0 ? tool_error("%s", err)
-                                                                 : complete(&g, ids, n, err, sizeof err);
+    int code;
+    if (prompt_ids(&s, c, &ids, &n, err, sizeof err) == 0)
+        code = complete(&g, ids, n, err, sizeof err);
+    else
+        code = tool_interrupts() > 0 ? EXIT_INTERRUPTED : tool_error("%s", err); /* while reading stdin */
     free(ids);
     detok_free(g.detok);
     stop_free(&g.filter);

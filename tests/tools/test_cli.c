@@ -137,6 +137,21 @@ START_TEST(right_option_is_taken)
 }
 END_TEST
 
+/* A level that this CPU lacks is told at once; one that it has computes. */
+START_TEST(cpu_level_is_checked)
+{
+    const char *m = cli_model(), *level = isa_name((enum isa)_i);
+    if (!m)
+        return;
+    int code = !isa_supported((enum isa)_i) ? 1 : !isa_built((enum isa)_i) ? 2 : 0;
+    cli_expect(CLI(NULL, "run", "-q", "-m", m, "-p", "a", "-n", "2", "--isa", level), code,
+               code ? level : "");
+    ck_assert_int_eq(setenv("QUOLL_ISA", level, 1), 0);
+    cli_expect(CLI(NULL, "run", "-q", "-m", m, "-p", "a", "-n", "2"), code, code ? "QUOLL_ISA" : "");
+    cli_expect(CLI(NULL, "--version"), code ? 1 : 0, level);
+}
+END_TEST
+
 START_TEST(missing_file_is_named)
 {
     static const char *const argv[][6] = {
@@ -259,6 +274,7 @@ static Suite *cli_suite(void)
     tcase_add_test(tc, program_describes_itself);
     tcase_add_loop_test(tc, wrong_option_is_named, 0, COUNT(wrong));
     tcase_add_loop_test(tc, right_option_is_taken, 0, COUNT(right));
+    tcase_add_loop_test(tc, cpu_level_is_checked, 0, ISA_COUNT);
     tcase_add_loop_test(tc, missing_file_is_named, 0, 9);
     tcase_add_test(tc, no_model_at_all);
     tcase_add_loop_test(tc, full_disk_is_told, 0, 8);
