@@ -63,8 +63,8 @@ int chat_load(const char *path, struct talk *t, struct settings *s, char *err, s
 
 struct answerer {
     struct session *session;
-    int32_t *held; /* the ids in the cache */
-    size_t n_held, cap;
+    int32_t *held; /* the ids in the cache, room for n_ctx */
+    size_t n_held;
     bool terminal; /* stdout shows to a person */
     /* about the last answer */
     size_t n_prompt, n_reused, n_generated;

@@ -104,13 +104,8 @@ static int evaluate(struct answerer *a, const struct ids *ids, const float **log
     size_t same = 0;
     while (same < a->n_held && same + 1 < ids->n && a->held[same] == ids->id[same])
         same++;
-    if (ids->n > a->cap) {
-        int32_t *grown = realloc(a->held, ids->n * 2 * sizeof *grown);
-        if (!grown)
-            return err_set(err, errlen, "out of memory");
-        a->held = grown;
-        a->cap = ids->n * 2;
-    }
+    if (!a->held && !(a->held = malloc((size_t)a->session->n_ctx * sizeof *a->held)))
+        return err_set(err, errlen, "out of memory");
     if (same < a->n_held)
         cache_truncate(a->session->cache, 0, (int64_t)same);
     memcpy(a->held + same, ids->id + same, (ids->n - same) * sizeof *a->held);
