@@ -173,7 +173,8 @@ void edit_set_array(struct edit *g, const char *name, const uint32_t *v, size_t 
     ck_assert_uint_le(n * sizeof *v, sizeof value - sizeof elem - sizeof len);
     memcpy(value, &elem, sizeof elem);
     memcpy(value + sizeof elem, &len, sizeof len);
-    memcpy(value + sizeof elem + sizeof len, v, n * sizeof *v);
+    if (n > 0)
+        memcpy(value + sizeof elem + sizeof len, v, n * sizeof *v);
     edit_set(g, name, GGUF_ARRAY, value, sizeof elem + sizeof len + n * sizeof *v);
 }
 
