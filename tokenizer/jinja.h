@@ -286,6 +286,8 @@ bool jinja_bool_arg(struct jinja *j, struct value v, bool absent);
 const struct str *jinja_str(struct jinja *j, const char *p, size_t len);      /* copies */
 const struct str *jinja_str_lent(struct jinja *j, const char *p, size_t len); /* p outlives the arena's use */
 const struct str *jinja_str_c(struct jinja *j, const char *text);             /* a literal: lent */
+/* s as a parsed template may keep it, which several threads render: nothing in it changes any more. */
+const struct str *jinja_str_fixed(struct jinja *j, const struct str *s);
 const struct str *jinja_str_safe(struct jinja *j, const struct str *s, bool safe);
 const struct str *jinja_concat(struct jinja *j, const struct str *a, const struct str *b);
 const struct str *jinja_escape(struct jinja *j, const struct str *s); /* HTML; safe strings as they are */
@@ -332,8 +334,8 @@ void text_put(struct jinja *j, struct text *t, const char *p, size_t len);
 void text_put_str(struct jinja *j, struct text *t, const struct str *s);
 void text_put_c(struct jinja *j, struct text *t, const char *literal);
 void text_put_char(struct jinja *j, struct text *t, int32_t c);
-void text_put_n(struct jinja *j, struct text *t, char c, size_t n);
-const struct str *text_str(struct jinja *j, struct text *t); /* takes the bytes */
+void text_repeat(struct jinja *j, struct text *t, const char *p, size_t len, size_t n); /* p n times */
+const struct str *text_str(struct jinja *j, struct text *t);                            /* takes the bytes */
 
 /* ---- printing: jinja_print.c, jinja_format.c ---- */
 

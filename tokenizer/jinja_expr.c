@@ -56,7 +56,7 @@ static struct expr *constant(struct parser *p, int line, struct value v)
 {
     struct expr *e = expr_new(p, E_CONST, line);
     if (v.kind == V_STRING)
-        (void)jinja_n_chars(v.s); /* counted now: a parsed template never changes */
+        v.s = jinja_str_fixed(p->j, v.s);
     e->value = v;
     return e;
 }

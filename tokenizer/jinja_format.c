@@ -26,16 +26,13 @@ static void put_padded(struct jinja *j, struct text *t, const struct spec *s, ch
     if (s->align)
         align = s->align;
     size_t left = align == '>' ? pad : align == '^' ? pad / 2 : 0, inside = align == '=' ? pad : 0;
-    for (size_t i = 0; i < left; i++)
-        text_put_char(j, t, s->fill);
+    char fill[4];
+    size_t n_fill = jinja_char_put(fill, s->fill);
+    text_repeat(j, t, fill, n_fill, left);
     text_put_str(j, t, prefix);
-    for (size_t i = 0; i < inside; i++)
-        text_put_char(j, t, s->fill);
+    text_repeat(j, t, fill, n_fill, inside);
     text_put_str(j, t, body);
-    for (size_t i = left + inside; i < pad; i++) {
-        jinja_step(j, i % 64 == 0);
-        text_put_char(j, t, s->fill);
-    }
+    text_repeat(j, t, fill, n_fill, pad - left - inside);
 }
 
 static void put_string(struct jinja *j, struct text *t, const struct spec *s, const struct str *str)

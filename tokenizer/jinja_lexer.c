@@ -249,7 +249,7 @@ static void lex_name(struct jinja *j, struct lexer *lx, struct token *t)
     while (p < lx->end && jinja_is_word(jinja_char_at(p, lx->end, &n)))
         p += n;
     t->kind = T_NAME;
-    t->text = jinja_str_lent(j, lx->p, (size_t)(p - lx->p));
+    t->text = jinja_str_fixed(j, jinja_str_lent(j, lx->p, (size_t)(p - lx->p)));
     lx->p = p;
 }
 

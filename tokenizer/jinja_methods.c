@@ -325,13 +325,9 @@ static struct value pad(struct jinja *j, const struct str *s, struct args *a, si
     struct text t = {0};
     if (!fill)
         fill = jinja_str_c(j, " ");
-    for (size_t i = 0; i < left; i++)
-        text_put_str(j, &t, fill);
+    text_repeat(j, &t, fill->p, fill->len, left);
     text_put_str(j, &t, s);
-    for (size_t i = 0; i < right; i++) {
-        jinja_step(j, i % 64 == 0);
-        text_put_str(j, &t, fill);
-    }
+    text_repeat(j, &t, fill->p, fill->len, right);
     return v_str(jinja_str_safe(j, text_str(j, &t), s->safe));
 }
 
@@ -358,7 +354,7 @@ static struct value str_zfill(struct jinja *j, struct value self, struct args *a
     size_t n = pad_width(j, self.s, a->v[0]);
     size_t sign = self.s->len > 0 && (self.s->p[0] == '+' || self.s->p[0] == '-');
     text_put(j, &t, self.s->p, sign);
-    text_put_n(j, &t, '0', n);
+    text_repeat(j, &t, "0", 1, n);
     text_put(j, &t, self.s->p + sign, self.s->len - sign);
     return v_str(text_str(j, &t));
 }

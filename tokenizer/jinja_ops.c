@@ -160,10 +160,7 @@ static struct value repeat(struct jinja *j, struct value v, int64_t times)
         return (struct value){.kind = v.kind, .l = l};
     }
     struct text t = {0};
-    for (size_t i = 0; i < n; i++) {
-        jinja_step(j, i % 64 == 0);
-        text_put_str(j, &t, v.s);
-    }
+    text_repeat(j, &t, v.s->p, len, n);
     return v_str(jinja_str_safe(j, text_str(j, &t), v.s->safe));
 }
 

@@ -430,7 +430,7 @@ void jinja_parse(struct jinja *j, const char *source, size_t len, struct chat_te
     struct parser *p = jinja_alloc(j, 1, sizeof *p);
     p->j = j;
     for (size_t i = 0; i < N_FIXED_SYMBOLS; i++)
-        (void)parser_symbol(p, jinja_str_c(j, fixed[i]));
+        (void)parser_symbol(p, jinja_str_fixed(j, jinja_str_c(j, fixed[i])));
     lexer_init(j, &p->lexer, source, len);
     parser_advance(p);
     t->body = parse_until(p, NULL);

@@ -43,13 +43,13 @@ void jinja_put_float(struct jinja *j, struct text *t, double f)
         text_put(j, t, buf, (size_t)len);
     } else if (exponent < 0) {
         text_put_c(j, t, "0.");
-        text_put_n(j, t, '0', (size_t)(-exponent - 1));
+        text_repeat(j, t, "0", 1, (size_t)(-exponent - 1));
         text_put(j, t, digits, n);
     } else {
         size_t whole = (size_t)exponent + 1;
         text_put(j, t, digits, n < whole ? n : whole);
         if (n < whole)
-            text_put_n(j, t, '0', whole - n);
+            text_repeat(j, t, "0", 1, whole - n);
         text_put_c(j, t, ".");
         if (n > whole)
             text_put(j, t, digits + whole, n - whole);
@@ -247,8 +247,7 @@ static void put_json_newline(struct jinja *j, struct text *t, const struct json_
     if (!style->indent)
         return;
     text_put_c(j, t, "\n");
-    for (int i = 0; i < level; i++)
-        text_put_str(j, t, style->indent);
+    text_repeat(j, t, style->indent->p, style->indent->len, (size_t)level);
 }
 
 static void put_json(struct jinja *j, struct text *t, struct value v, const struct json_style *style,

@@ -54,6 +54,15 @@ const struct str *jinja_str_safe(struct jinja *j, const struct str *s, bool safe
     return copy;
 }
 
+const struct str *jinja_str_fixed(struct jinja *j, const struct str *s)
+{
+    struct str *fixed = jinja_alloc(j, 1, sizeof *fixed);
+    *fixed = *s;
+    fixed->tail = NULL;
+    (void)jinja_n_chars(fixed);
+    return fixed;
+}
+
 bool jinja_str_eq(const struct str *a, const struct str *b)
 {
     return a == b || (a->len == b->len && memcmp(a->p, b->p, a->len) == 0);
@@ -258,35 +267,48 @@ const struct str *jinja_str_slice(struct jinja *j, const struct str *s, size_t s
 
 /* ---- searching ---- */
 
+/* Both ways: a candidate is where the first byte is; each costs steps, as there may be len × needle. */
 size_t jinja_find(struct jinja *j, const struct str *s, const struct str *needle, size_t from)
 {
     if (needle->len > s->len - from)
         return SIZE_MAX;
     if (needle->len == 0)
         return from;
-    const char *at = memmem(s->p + from, s->len - from, needle->p, needle->len);
-    charge(j, at ? (size_t)(at - s->p) - from : s->len - from);
-    return at ? (size_t)(at - s->p) : SIZE_MAX;
+    for (;;) {
+        size_t n = s->len - needle->len + 1 - from;
+        const char *at = memchr(s->p + from, needle->p[0], n);
+        charge(j, at ? (size_t)(at - s->p) - from : n);
+        if (!at || memcmp(at, needle->p, needle->len) == 0)
+            return at ? (size_t)(at - s->p) : SIZE_MAX;
+        jinja_step(j, 1 + needle->len / 64);
+        from = (size_t)(at - s->p) + 1;
+        if (needle->len > s->len - from)
+            return SIZE_MAX;
+    }
 }
 
 size_t jinja_rfind(struct jinja *j, const struct str *s, const struct str *needle)
 {
     if (needle->len > s->len)
         return SIZE_MAX;
-    for (size_t at = s->len - needle->len;; at--) {
-        if (memcmp(s->p + at, needle->p, needle->len) == 0)
-            return at;
-        jinja_step(j, (at % 64 == 0) + needle->len / 64); /* up to len × needle comparisons */
-        if (at == 0)
-            return SIZE_MAX;
+    if (needle->len == 0)
+        return s->len;
+    for (size_t n = s->len - needle->len + 1;;) { /* where its first byte may be */
+        const char *at = memrchr(s->p, needle->p[0], n);
+        charge(j, n - (at ? (size_t)(at - s->p) : 0));
+        if (!at || memcmp(at, needle->p, needle->len) == 0)
+            return at ? (size_t)(at - s->p) : SIZE_MAX;
+        jinja_step(j, 1 + needle->len / 64);
+        n = (size_t)(at - s->p);
     }
 }
 
-static bool strips(int32_t c, const struct str *chars)
+static bool strips(struct jinja *j, int32_t c, const struct str *chars)
 {
     if (!chars)
         return jinja_is_space(c);
     size_t n;
+    jinja_step(j, 1 + chars->len / 16);
     for (const char *p = chars->p, *end = p + chars->len; p < end; p += n)
         if (jinja_char_at(p, end, &n) == c)
             return true;
@@ -297,17 +319,17 @@ const struct str *jinja_strip(struct jinja *j, const struct str *s, const struct
 {
     const char *p = s->p, *end = s->p + s->len;
     size_t n;
-    while (sides & STRIP_LEFT && p < end && strips(jinja_char_at(p, end, &n), chars))
+    while (sides & STRIP_LEFT && p < end && strips(j, jinja_char_at(p, end, &n), chars))
         p += n;
     while (sides & STRIP_RIGHT && p < end) {
         const char *last = end - 1;
         while (!starts_char(*last))
             last--;
-        if (!strips(jinja_char_at(last, end, &n), chars))
+        if (!strips(j, jinja_char_at(last, end, &n), chars))
             break;
         end = last;
     }
-    charge(j, (s->len - (size_t)(end - p)) * (chars ? 1 + chars->len : 1));
+    charge(j, s->len - (size_t)(end - p));
     return jinja_substr(j, s, (size_t)(p - s->p), (size_t)(end - p));
 }
 
@@ -476,12 +498,29 @@ const struct str *jinja_replace(struct jinja *j, const struct str *s, const stru
 
 /* ---- case ---- */
 
+static bool is_cased(int32_t c)
+{
+    if (c < 0x80)
+        return (c | 32) >= 'a' && (c | 32) <= 'z';
+    return utf8proc_islower(c) || utf8proc_isupper(c) || utf8proc_category(c) == UTF8PROC_CATEGORY_LT;
+}
+
 static void put_upper(struct jinja *j, struct text *t, int32_t c, bool title)
 {
     if (c == 0xdf) /* ß: the one letter of living languages whose capital is two */
         text_put_c(j, t, title ? "Ss" : "SS");
+    else if (c < 0x80)
+        text_put(j, t, &(char){(char)(c >= 'a' && c <= 'z' ? c - 32 : c)}, 1);
     else
         text_put_char(j, t, title ? utf8proc_totitle(c) : utf8proc_toupper(c));
+}
+
+static void put_lower(struct jinja *j, struct text *t, int32_t c)
+{
+    if (c < 0x80)
+        text_put(j, t, &(char){(char)(c >= 'A' && c <= 'Z' ? c + 32 : c)}, 1);
+    else
+        text_put_char(j, t, utf8proc_tolower(c));
 }
 
 const struct str *jinja_case(struct jinja *j, const struct str *s, enum text_case to)
@@ -490,24 +529,25 @@ const struct str *jinja_case(struct jinja *j, const struct str *s, enum text_cas
     const char *end = s->p + s->len;
     bool after_letter = false;
     size_t n;
-    charge(j, 4 * s->len);
+    charge(j, 16 * s->len); /* a good deal of work for each character */
     for (const char *p = s->p; p < end; p += n) {
         int32_t c = jinja_char_at(p, end, &n);
+        bool cased = is_cased(c);
         bool upper = to == CASE_UPPER || (to == CASE_CAPITALIZE && p == s->p) ||
-                     (to == CASE_TITLE && !after_letter) || (to == CASE_SWAP && utf8proc_islower(c));
+                     (to == CASE_TITLE && !after_letter) || (to == CASE_SWAP && cased && utf8proc_islower(c));
         if (upper)
             put_upper(j, &t, c, to == CASE_CAPITALIZE || to == CASE_TITLE);
         else
-            text_put_char(j, &t, utf8proc_tolower(c));
-        after_letter =
-            utf8proc_islower(c) || utf8proc_isupper(c) || utf8proc_category(c) == UTF8PROC_CATEGORY_LT;
+            put_lower(j, &t, c);
+        after_letter = cased;
     }
     return jinja_str_safe(j, text_str(j, &t), s->safe);
 }
 
 /* ---- building ---- */
 
-void text_put(struct jinja *j, struct text *t, const char *p, size_t len)
+/* Room for len bytes more, paid for. */
+static char *text_reserve(struct jinja *j, struct text *t, size_t len)
 {
     if (t->limit && len > t->limit - t->len)
         jinja_fail(j, "the template writes more than %zu bytes", t->limit);
@@ -517,8 +557,14 @@ void text_put(struct jinja *j, struct text *t, const char *p, size_t len)
         t->cap = cap;
     }
     charge(j, len);
+    return t->p + t->len;
+}
+
+void text_put(struct jinja *j, struct text *t, const char *p, size_t len)
+{
+    char *to = text_reserve(j, t, len);
     if (len)
-        memcpy(t->p + t->len, p, len);
+        memcpy(to, p, len);
     t->len += len;
 }
 
@@ -538,12 +584,19 @@ void text_put_char(struct jinja *j, struct text *t, int32_t c)
     text_put(j, t, bytes, jinja_char_put(bytes, c));
 }
 
-void text_put_n(struct jinja *j, struct text *t, char c, size_t n)
+void text_repeat(struct jinja *j, struct text *t, const char *p, size_t len, size_t n)
 {
-    for (; n > 0; n--) {
-        jinja_step(j, n % 64 == 0);
-        text_put(j, t, &c, 1);
-    }
+    if (len && n > JINJA_MAX_MEMORY / len)
+        jinja_fail(j, "the template needs too much memory");
+    char *to = text_reserve(j, t, n * len);
+    if (n * len == 0)
+        return;
+    if (len == 1)
+        memset(to, *p, n);
+    else
+        for (size_t i = 0; i < n; i++)
+            memcpy(to + i * len, p, len);
+    t->len += n * len;
 }
 
 const struct str *text_str(struct jinja *j, struct text *t)
