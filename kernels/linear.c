@@ -83,7 +83,7 @@ void cpu_linear(struct worker *w, const struct linear_args *a, const struct line
                 .out = p->out,
                 .add = p->add,
             };
-            (a->compute == COMPUTE_F32 ? k->f32 : k->fast)[p->w->type](&job);
+            (a->compute == COMPUTE_F32 ? k->f32 : k->fast[p->w->type])(&job);
         }
     }
     team_barrier(w);

@@ -123,9 +123,13 @@ INLINE void tiles_fast(const struct linear_job *j, const struct pack_format f)
     }
 }
 
-INLINE void tiles_f32(const struct linear_job *j, const struct pack_format f, enum qtype type)
+/* Float weights, and with --compute f32 all others: one function for all types, because multiplying is most of
+ * its time. */
+static void tiles_f32(const struct linear_job *j)
 {
     const struct packed *w = j->w;
+    const enum qtype type = w->type;
+    const struct pack_format f = pack_formats[type];
     alignas(64) struct chunk c;
     alignas(64) float floats[CHUNK_LEN][TILE_ROWS];
     alignas(64) totals total;
@@ -164,27 +168,13 @@ INLINE void tiles_f32(const struct linear_job *j, const struct pack_format f, en
     static void fast_##TYPE(const struct linear_job *j)                                                     \
     {                                                                                                       \
         tiles_fast(j, CONSTANT_FORMAT(__VA_ARGS__));                                        \
-    }                                                                                                       \
-    static void f32_##TYPE(const struct linear_job *j)                                                      \
-    {                                                                                                       \
-        tiles_f32(j, CONSTANT_FORMAT(__VA_ARGS__), QTYPE_##TYPE);                                           \
     }
 PACK_FORMATS(DEFINE_QUANTISED)
 
-#define DEFINE_FLOAT(TYPE)                                                                                  \
-    static void f32_##TYPE(const struct linear_job *j)                                                      \
-    {                                                                                                       \
-        tiles_f32(j, (struct pack_format){.scales = SCALE_NONE}, QTYPE_##TYPE);                             \
-    }
-DEFINE_FLOAT(F32)
-DEFINE_FLOAT(F16)
-DEFINE_FLOAT(BF16)
-
 #define FAST_ROW(TYPE, ...) [QTYPE_##TYPE] = fast_##TYPE,
-#define F32_ROW(TYPE, ...)  [QTYPE_##TYPE] = f32_##TYPE,
-#define FLOAT_ROWS          [QTYPE_F32] = f32_F32, [QTYPE_F16] = f32_F16, [QTYPE_BF16] = f32_BF16
 #define LINEAR_KERNELS(quantise_)                                                                           \
     {                                                                                                       \
-        .fast = {PACK_FORMATS(FAST_ROW) FLOAT_ROWS}, .f32 = {PACK_FORMATS(F32_ROW) FLOAT_ROWS},             \
-        .act_quantise = quantise_,                                                                          \
+        .fast = {PACK_FORMATS(FAST_ROW)[QTYPE_F32] = tiles_f32, [QTYPE_F16] = tiles_f32,                    \
+                 [QTYPE_BF16] = tiles_f32},                                                                 \
+        .f32 = tiles_f32, .act_quantise = quantise_,                                                        \
     }
