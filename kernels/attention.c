@@ -20,6 +20,7 @@ enum {
     CHUNK_MIN = 24,
     CHUNK_FLOATS = 6144,  /* rows · head_dim of a chunk, where that gives between the two */
     ITEMS_PER_THREAD = 4, /* fewer than that: split */
+    TAKES_PER_THREAD = 8, /* of a wave's items: neighbours are worth taking together */
     WAVE_BLOCKS = 64,     /* of one token; several tokens have waves of as many partial results */
     LINE = 16,            /* floats of a cache line: threads do not share one */
 };
@@ -165,9 +166,15 @@ static void load_queries(const struct plan *p, const struct run *u, int kv_head,
     }
 }
 
+static const void *keys_of(const struct plan *p, const struct run *u, int kv_head, int64_t block)
+{
+    const struct kv_layout *kv = p->a->kv;
+    return (const uint8_t *)p->a->k_pages + u->pages[block] * kv->k_page_bytes + kv_head * kv->k_head_bytes;
+}
+
 /* The block's (o, m, l) of the run's rows that see any of it. */
 static void attend_block(const struct plan *p, const struct run *u, int kv_head, int64_t block,
-                         const struct work *w, float *o, float *m, float *l)
+                         const void *next_k, const struct work *w, float *o, float *m, float *l)
 {
     const struct kv_layout *kv = p->a->kv;
     uint8_t begin[CHUNK_MAX], end[CHUNK_MAX];
@@ -178,14 +185,14 @@ static void attend_block(const struct plan *p, const struct run *u, int kv_head,
         begin[r] = (uint8_t)(!any ? KV_PAGE : b < 0 ? 0 : b);
         end[r] = (uint8_t)(!any ? 0 : e > KV_PAGE ? KV_PAGE : e);
     }
-    int64_t page = u->pages[block];
     const struct attention_block b = {
         .n_rows = u->n,
         .head_dim = kv->head_dim,
         .q = w->q,
         .q8 = (const struct act_block *)(const void *)w->q,
-        .k = (const uint8_t *)p->a->k_pages + page * kv->k_page_bytes + kv_head * kv->k_head_bytes,
-        .v = (const uint8_t *)p->a->v_pages + page * kv->v_page_bytes + kv_head * kv->v_head_bytes,
+        .k = keys_of(p, u, kv_head, block),
+        .v = (const uint8_t *)p->a->v_pages + u->pages[block] * kv->v_page_bytes + kv_head * kv->v_head_bytes,
+        .next_k = next_k,
         .begin = begin,
         .end = end,
         .scale = p->a->scale,
@@ -239,7 +246,8 @@ static void attend_chunk(const struct plan *p, int chunk, int kv_head, const str
         u = run_at(p, row, end);
         load_queries(p, &u, kv_head, w);
         for (int64_t block = u.block_begin; block < u.block_end; block++) {
-            attend_block(p, &u, kv_head, block, w, w->o_block, m_b, l_b);
+            const void *next_k = block + 1 < u.block_end ? keys_of(p, &u, kv_head, block + 1) : NULL;
+            attend_block(p, &u, kv_head, block, next_k, w, w->o_block, m_b, l_b);
             for (int r = 0; r < u.n; r++) {
                 const struct kv_slot *s = slot_of(p, row + r);
                 if (sees(s, block))
@@ -269,19 +277,26 @@ struct partials {
     float *o, *m, *l;
 };
 
-static void attend_item(const struct plan *p, int64_t block, int kv_head, int chunk, const struct work *w,
-                        const struct partials *out, int64_t block0)
+/* Items go through a block's KV heads, which lie one after the other, and through the chunks of each. */
+static void attend_item(const struct plan *p, int64_t item, bool more, int64_t block0, const struct work *w,
+                        const struct partials *out)
 {
-    const int64_t stride = round_up(p->a->kv->head_dim, TILE_ROWS);
+    const int64_t stride = round_up(p->a->kv->head_dim, TILE_ROWS), n_kv_heads = p->a->kv->n_kv_heads;
+    int64_t head = item / p->n_chunks, next_head = (item + 1) / p->n_chunks; /* of all blocks */
+    int64_t block = block0 + head / n_kv_heads, next_block = block0 + next_head / n_kv_heads;
+    int kv_head = (int)(head % n_kv_heads), chunk = (int)(item % p->n_chunks);
     int end = (chunk + 1) * p->chunk < p->n_rows ? (chunk + 1) * p->chunk : p->n_rows;
     struct run u;
     for (int row = chunk * p->chunk; row < end; row += u.n) {
         u = run_at(p, row, end);
         if (block < u.block_begin || block >= u.block_end)
             continue;
-        int64_t i = ((block - block0) * p->a->kv->n_kv_heads + kv_head) * p->n_rows + row;
+        int64_t i = head * p->n_rows + row;
+        const void *next_k = more && next_block < u.block_end
+                                 ? keys_of(p, &u, (int)(next_head % n_kv_heads), next_block)
+                                 : NULL;
         load_queries(p, &u, kv_head, w);
-        attend_block(p, &u, kv_head, block, w, out->o + i * stride, out->m + i, out->l + i);
+        attend_block(p, &u, kv_head, block, next_k, w, out->o + i * stride, out->m + i, out->l + i);
     }
 }
 
@@ -302,7 +317,6 @@ static void merge_wave(const struct plan *p, int64_t i, int64_t block0, int64_t 
 static void attend_split(struct worker *worker, const struct plan *p, const struct work *w, float *scratch)
 {
     const int64_t n_kv_heads = p->a->kv->n_kv_heads, n = n_kv_heads * p->n_rows;
-    const int64_t n_items = n_kv_heads * p->n_chunks; /* per block */
     int64_t block_begin = INT64_MAX, block_end = 0;
     struct run u;
     for (int row = 0; row < p->n_rows; row += u.n) {
@@ -326,10 +340,11 @@ static void attend_split(struct worker *worker, const struct plan *p, const stru
     int current = 0;
     for (int64_t block0 = block_begin; block0 < block_end; block0 += wave, current ^= 1) {
         int64_t block1 = block_end - block0 < wave ? block_end : block0 + wave, begin, end;
-        while (team_next(worker, (block1 - block0) * n_items, 1, &begin, &end))
+        int64_t n_items = (block1 - block0) * n_kv_heads * p->n_chunks;
+        int64_t grain = n_items / (TAKES_PER_THREAD * worker->n_threads);
+        while (team_next(worker, n_items, grain < 1 ? 1 : grain, &begin, &end))
             for (int64_t i = begin; i < end; i++)
-                attend_item(p, block0 + i / n_items, (int)(i % n_items / p->n_chunks), (int)(i % p->n_chunks),
-                            w, &buffer[current], block0);
+                attend_item(p, i, i + 1 < end, block0, w, &buffer[current]);
         team_barrier(worker);
         for (int64_t i = mine; i < mine_end; i++)
             merge_wave(p, i, block0, block1, &buffer[current], &m[i], &l[i]);

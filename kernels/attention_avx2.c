@@ -2,7 +2,6 @@
  * quantised keys. */
 #define LEVEL(name) name##_avx2
 #define MAX_ROWS    6
-#define WIDE_ROWS   3
 
 #include "kernels/attention_lanes.h"
 
@@ -70,6 +69,8 @@ LANES_INLINE void scores_quantised(const struct attention_block *a, enum qtype t
     for (int i = all.begin / TILE_ROWS * TILE_ROWS; i < all.end; i += TILE_ROWS) {
         const uint8_t *tile = (const uint8_t *)a->k + i / TILE_ROWS * tile_bytes;
         const uint16_t *d = (const uint16_t *)(const void *)(tile + quants);
+        for (int64_t line = 0; line < tile_bytes; line += 64)
+            _mm_prefetch((const char *)a->v + i / TILE_ROWS * tile_bytes + line, _MM_HINT_T0);
         for (int r = 0; r < a->n_rows; r++) {
             if (a->end[r] <= i || a->begin[r] >= i + TILE_ROWS)
                 continue;

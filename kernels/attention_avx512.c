@@ -2,6 +2,5 @@
 #define LANES16_AVX512
 #define LEVEL(name) name##_avx512
 #define MAX_ROWS    12
-#define WIDE_ROWS   12
 
 #include "kernels/attention_lanes.h"

@@ -1,6 +1,6 @@
 /* Kernels of attention over one block of 64 positions, 16 lanes at a time: the same sums as
- * attention_scalar.c. Included by attention_<isa>.c, which first defines LEVEL(name), MAX_ROWS and
- * WIDE_ROWS: how many rows of a product fit in the level's registers beside one and two panels.
+ * attention_scalar.c. Included by attention_<isa>.c, which first defines LEVEL(name) and MAX_ROWS, 6 or 12:
+ * how many rows of a product fit in the level's registers.
  *
  * Scores and values are one product C = A B: A are query rows or probabilities; B, in panels of 16
  * columns, are keys (a row per element of the head, 16 positions wide) or values (a row per position, 16
@@ -24,42 +24,58 @@ struct product {
     bool add; /* goes on with the sums that C holds */
     float *c; /* panel j, row r: at r · c_stride + 16 j */
     int c_stride;
+    const uint8_t *next; /* what is read after B, prefetched at the pace of B; NULL: nothing */
 };
 
-LANES_INLINE v16 load_b(const void *b, int64_t i, bool f16)
+LANES_INLINE vec load_b(const uint8_t *b, bool f16)
 {
-    return f16 ? v16_load_f16((const uint16_t *)b + i) : v16_load((const float *)b + i);
+    return f16 ? vec_load_f16((const uint16_t *)(const void *)b) : vec_load((const float *)(const void *)b);
 }
 
-/* With n_rows and n_panels constant the sums stay in registers. */
+/* With n_rows and n_panels constant the sums stay in registers. Which operand is kept beside them, and which
+ * passes through one register, is chosen so that all fit: up to three rows keep A. */
 LANES_INLINE void product_tile(const struct product *p, int n_rows, int n_panels, bool f16)
 {
-    v16 acc[MAX_ROWS][2];
+    enum { MAX_VECS = 32 / VEC_LEN };
+    const int n_vecs = n_panels * 16 / VEC_LEN, elem = f16 ? 2 : 4;
+    const int64_t a_stride = p->a_stride, c_stride = p->c_stride;
+    const int64_t b_stride = (int64_t)p->b_stride * elem, b_panel = (int64_t)p->b_panel * elem;
+    vec acc[MAX_ROWS][MAX_VECS];
     UNROLL
     for (int r = 0; r < n_rows; r++) {
         UNROLL
-        for (int j = 0; j < n_panels; j++)
-            acc[r][j] = p->add ? v16_load(p->c + r * p->c_stride + 16 * j) : v16_zero();
+        for (int j = 0; j < n_vecs; j++)
+            acc[r][j] = p->add ? vec_load(p->c + r * c_stride + VEC_LEN * j) : vec_set1(0);
     }
-    const float *a = p->a;
-    for (int i = 0; i < p->n; i++) {
-        v16 b[2];
+    const float *a = p->a, *a_end = a + p->n;
+    const uint8_t *b = p->b, *next = p->next ? p->next : p->b;
+    const int64_t next_step = p->next ? n_panels * 16 * elem : 0;
+    for (; a < a_end; a++, b += b_stride, next += next_step) {
+        vec x[3], y[MAX_VECS];
+        _mm_prefetch((const char *)next, _MM_HINT_T0);
         UNROLL
-        for (int j = 0; j < n_panels; j++)
-            b[j] = load_b(p->b, (int64_t)i * p->b_stride + (int64_t)j * p->b_panel, f16);
+        for (int r = 0; r < n_rows && n_rows <= 3; r++)
+            x[r] = vec_set1(a[r * a_stride]);
         UNROLL
-        for (int r = 0; r < n_rows; r++) {
-            v16 x = v16_set1(a[r * p->a_stride + i]);
+        for (int j = 0; j < n_vecs; j++) {
+            y[j] = load_b(b + j * VEC_LEN / 16 * b_panel + j * VEC_LEN % 16 * elem, f16);
             UNROLL
-            for (int j = 0; j < n_panels; j++)
-                acc[r][j] = v16_fma(x, b[j], acc[r][j]);
+            for (int r = 0; r < n_rows && n_rows <= 3; r++)
+                acc[r][j] = vec_fma(x[r], y[j], acc[r][j]);
+        }
+        UNROLL
+        for (int r = 0; r < n_rows && n_rows > 3; r++) {
+            vec z = vec_set1(a[r * a_stride]);
+            UNROLL
+            for (int j = 0; j < n_vecs; j++)
+                acc[r][j] = vec_fma(z, y[j], acc[r][j]);
         }
     }
     UNROLL
     for (int r = 0; r < n_rows; r++) {
         UNROLL
-        for (int j = 0; j < n_panels; j++)
-            v16_store(p->c + r * p->c_stride + 16 * j, acc[r][j]);
+        for (int j = 0; j < n_vecs; j++)
+            vec_store(p->c + r * c_stride + VEC_LEN * j, acc[r][j]);
     }
 }
 
@@ -75,58 +91,70 @@ PRODUCT_TILE(1, 1)
 PRODUCT_TILE(2, 1)
 PRODUCT_TILE(3, 1)
 PRODUCT_TILE(4, 1)
+PRODUCT_TILE(5, 1)
 PRODUCT_TILE(6, 1)
 PRODUCT_TILE(1, 2)
 PRODUCT_TILE(2, 2)
 PRODUCT_TILE(3, 2)
-#if WIDE_ROWS >= 12
+#if MAX_ROWS > 6
+PRODUCT_TILE(7, 1)
 PRODUCT_TILE(8, 1)
+PRODUCT_TILE(9, 1)
+PRODUCT_TILE(10, 1)
+PRODUCT_TILE(11, 1)
 PRODUCT_TILE(12, 1)
 PRODUCT_TILE(4, 2)
+PRODUCT_TILE(5, 2)
 PRODUCT_TILE(6, 2)
+PRODUCT_TILE(7, 2)
 PRODUCT_TILE(8, 2)
+PRODUCT_TILE(9, 2)
+PRODUCT_TILE(10, 2)
+PRODUCT_TILE(11, 2)
 PRODUCT_TILE(12, 2)
 #endif
 
-/* The largest tiles first; rows and panels are independent sums. */
-static const struct {
-    int n_rows, n_panels;
-    void (*run)(const struct product *p);
-} product_tiles[] = {
-#if WIDE_ROWS >= 12
-    {12, 2, product_12x2}, {12, 1, product_12x1}, {8, 2, product_8x2}, {8, 1, product_8x1},
-    {6, 2, product_6x2},   {6, 1, product_6x1},   {4, 2, product_4x2}, {4, 1, product_4x1},
+typedef void product_fn(const struct product *p);
+
+/* By rows and panels. */
+static product_fn *const product_tiles[MAX_ROWS + 1][3] = {
+    [1] = {NULL, product_1x1, product_1x2},    [2] = {NULL, product_2x1, product_2x2},
+    [3] = {NULL, product_3x1, product_3x2},
+#if MAX_ROWS > 6
+    [4] = {NULL, product_4x1, product_4x2},    [5] = {NULL, product_5x1, product_5x2},
+    [6] = {NULL, product_6x1, product_6x2},    [7] = {NULL, product_7x1, product_7x2},
+    [8] = {NULL, product_8x1, product_8x2},    [9] = {NULL, product_9x1, product_9x2},
+    [10] = {NULL, product_10x1, product_10x2}, [11] = {NULL, product_11x1, product_11x2},
+    [12] = {NULL, product_12x1, product_12x2},
 #else
-    {6, 1, product_6x1}, {4, 1, product_4x1},
+    [4] = {NULL, product_4x1, NULL},        [5] = {NULL, product_5x1, NULL},
+    [6] = {NULL, product_6x1, NULL},
 #endif
-    {3, 2, product_3x2},   {3, 1, product_3x1},   {2, 2, product_2x2}, {2, 1, product_2x1},
-    {1, 2, product_1x2},   {1, 1, product_1x1},
 };
 
-/* n_rows ≥ 1 rows by n_panels ≥ 1 panels. */
+/* n_rows ≤ MAX_ROWS rows by one or two panels. */
 static void product(struct product p, int n_rows, int n_panels)
 {
-    int t = 0;
-    while (product_tiles[t].n_rows > n_rows || product_tiles[t].n_panels > n_panels)
-        t++;
-    int rows = product_tiles[t].n_rows, panels = product_tiles[t].n_panels;
-    struct product part = p;
-    for (int j = 0; j + panels <= n_panels; j += panels) {
-        part.b = (const uint8_t *)p.b + (int64_t)j * p.b_panel * (p.b_f16 ? 2 : 4);
-        part.c = p.c + 16 * j;
-        product_tiles[t].run(&part);
+    product_fn *run = product_tiles[n_rows][n_panels];
+    if (run) {
+        run(&p);
+        return;
     }
-    if (n_panels % panels != 0) {
-        int j = n_panels / panels * panels;
-        part.b = (const uint8_t *)p.b + (int64_t)j * p.b_panel * (p.b_f16 ? 2 : 4);
-        part.c = p.c + 16 * j;
-        product(part, rows, n_panels - j);
-    }
-    if (n_rows > rows) {
-        p.a += rows * p.a_stride;
-        p.c += rows * p.c_stride;
-        product(p, n_rows - rows, n_panels);
-    }
+    const int elem = p.b_f16 ? 2 : 4;
+    run = product_tiles[n_rows][1];
+    run(&p);
+    p.b = (const uint8_t *)p.b + (int64_t)p.b_panel * elem;
+    p.next = p.next ? p.next + p.n * 16 * elem : NULL;
+    p.c += 16;
+    run(&p);
+}
+
+/* Rows go in groups of equal size, as far as that goes: a small last group would leave the processor waiting
+ * for one sum after the other. */
+static int rows_step(int n_rows)
+{
+    int n_groups = (n_rows + MAX_ROWS - 1) / MAX_ROWS;
+    return (n_rows + n_groups - 1) / n_groups;
 }
 
 /* What the rows from r on, n of them, see: any of them, and all of them. */
@@ -152,7 +180,7 @@ static struct range rows_range(const struct attention_block *a, int r, int n)
  * them. */
 LANES_INLINE void scores_float(const struct attention_block *a, bool f16)
 {
-    const int pair = 2 * TILE_ROWS, panel = TILE_ROWS * a->head_dim;
+    const int pair = 2 * TILE_ROWS, panel = TILE_ROWS * a->head_dim, step = rows_step(a->n_rows);
     struct range all = rows_range(a, 0, a->n_rows);
     bool convert = f16 && a->n_rows > MAX_ROWS;
     struct product p = {.n = a->head_dim,
@@ -162,14 +190,15 @@ LANES_INLINE void scores_float(const struct attention_block *a, bool f16)
                         .b_f16 = f16 && !convert,
                         .c_stride = KV_PAGE};
     for (int begin = all.begin / pair * pair; begin < all.end; begin += pair) {
-        const void *keys = (const uint8_t *)a->k + (int64_t)begin * a->head_dim * (f16 ? 2 : 4);
+        const int64_t offset = (int64_t)begin * a->head_dim * (f16 ? 2 : 4);
+        const void *keys = (const uint8_t *)a->k + offset;
         if (convert) {
             for (int i = 0; i < 2 * panel; i += 16)
                 v16_store(a->tmp + i, v16_load_f16((const uint16_t *)keys + i));
             keys = a->tmp;
         }
-        for (int r = 0; r < a->n_rows; r += MAX_ROWS) {
-            int n = a->n_rows - r < MAX_ROWS ? a->n_rows - r : MAX_ROWS;
+        for (int r = 0; r < a->n_rows; r += step) {
+            int n = a->n_rows - r < step ? a->n_rows - r : step;
             struct range g = rows_range(a, r, n);
             int first = g.begin < begin + TILE_ROWS ? 0 : 1, last = g.end > begin + TILE_ROWS ? 2 : 1;
             if (g.end <= begin || g.begin >= begin + pair)
@@ -177,6 +206,7 @@ LANES_INLINE void scores_float(const struct attention_block *a, bool f16)
             p.a = a->q + r * a->head_dim;
             p.b = (const uint8_t *)keys + (int64_t)first * panel * (p.b_f16 ? 2 : 4);
             p.c = a->s + r * KV_PAGE + begin + TILE_ROWS * first;
+            p.next = r == 0 && a->n_rows <= MAX_ROWS ? (const uint8_t *)a->v + offset : NULL;
             product(p, n, last - first);
         }
     }
@@ -230,10 +260,11 @@ enum { CHANNELS = 32 }; /* two panels; and a block of the quantised types */
 static void values_product(const struct attention_block *a, struct product p, int n_panels)
 {
     const float *probabilities = p.a, *out = p.c;
-    const uint8_t *values = p.b;
+    const uint8_t *values = p.b, *next = p.next;
     int64_t value_bytes = (int64_t)p.b_stride * (p.b_f16 ? 2 : 4);
-    for (int r = 0; r < a->n_rows; r += MAX_ROWS) {
-        int n = a->n_rows - r < MAX_ROWS ? a->n_rows - r : MAX_ROWS;
+    const int step = rows_step(a->n_rows);
+    for (int r = 0; r < a->n_rows; r += step) {
+        int n = a->n_rows - r < step ? a->n_rows - r : step;
         struct range g = rows_range(a, r, n);
         /* Rows that begin together share the positions that all of them see. */
         int shared = g.begin == g.all_begin && g.all_begin < g.all_end ? g.all_end - g.begin : 0;
@@ -243,6 +274,7 @@ static void values_product(const struct attention_block *a, struct product p, in
             p.b = values + g.begin * value_bytes;
             p.c = (float *)out + r * p.c_stride;
             p.add = false;
+            p.next = r == 0 ? next : NULL;
             product(p, n, n_panels);
         }
         for (int i = r; i < r + n; i++) {
@@ -254,6 +286,7 @@ static void values_product(const struct attention_block *a, struct product p, in
             p.b = values + begin * value_bytes;
             p.c = (float *)out + i * p.c_stride;
             p.add = shared > 0;
+            p.next = NULL;
             product(p, 1, n_panels);
         }
     }
@@ -264,7 +297,8 @@ LANES_INLINE void widen(float *dst, const void *row, int c, int n, bool f16)
 {
     int i = 0;
     for (; i + 16 <= n; i += 16)
-        v16_store(dst + i, load_b(row, c + i, f16));
+        v16_store(dst + i,
+                  f16 ? v16_load_f16((const uint16_t *)row + c + i) : v16_load((const float *)row + c + i));
     for (; i % 16 != 0 || i < n; i++)
         dst[i] = i >= n ? 0 : f16 ? _cvtsh_ss(((const uint16_t *)row)[c + i]) : ((const float *)row)[c + i];
 }
@@ -285,7 +319,8 @@ LANES_INLINE void values_float(const struct attention_block *a, bool f16)
                             .b_panel = 16,
                             .b_f16 = f16,
                             .c = a->o + c,
-                            .c_stride = a->o_stride};
+                            .c_stride = a->o_stride,
+                            .next = a->next_k ? (const uint8_t *)a->next_k + c * KV_PAGE * bytes : NULL};
         if (copy) {
             for (int i = all.begin; i < all.end; i++)
                 widen(a->tmp + i * CHANNELS, (const uint8_t *)a->v + (int64_t)i * a->head_dim * bytes, c, n,
@@ -293,6 +328,7 @@ LANES_INLINE void values_float(const struct attention_block *a, bool f16)
             p.b = a->tmp;
             p.b_stride = CHANNELS;
             p.b_f16 = false;
+            p.next = NULL;
         }
         values_product(a, p, (n + 15) / 16);
     }
@@ -337,9 +373,11 @@ LANES_INLINE void values_quantised(const struct attention_block *a, int block_by
     int n_blocks = a->head_dim / CHANNELS;
     float d[KV_PAGE] = {0}, *quants = a->tmp, *scaled = a->tmp + KV_PAGE * CHANNELS;
     for (int b = 0; b < n_blocks; b++) {
-        for (int i = all.begin; i < all.end; i++)
-            d[i] = read_block(quants + i * CHANNELS,
-                              (const uint8_t *)a->v + ((int64_t)i * n_blocks + b) * block_bytes);
+        for (int i = all.begin; i < all.end; i++) {
+            int64_t offset = ((int64_t)i * n_blocks + b) * block_bytes;
+            d[i] = read_block(quants + i * CHANNELS, (const uint8_t *)a->v + offset);
+            _mm_prefetch((const char *)(a->next_k ? a->next_k : a->v) + offset, _MM_HINT_T0);
+        }
         for (int r = 0; r < a->n_rows; r++)
             for (int i = 0; i < KV_PAGE; i += 16)
                 v16_store(scaled + r * KV_PAGE + i,

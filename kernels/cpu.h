@@ -27,6 +27,7 @@ struct attention_block {
     const float *q;             /* (n_rows, head_dim), when the keys are F32 or F16 */
     const struct act_block *q8; /* (n_rows, head_dim / ACT_LEN), when they are quantised */
     const void *k, *v;          /* the head's keys and values: kv.h */
+    const void *next_k;         /* the keys of what the caller attends to next, to be prefetched; or NULL */
     const uint8_t *begin, *end; /* row r sees positions begin[r] ≤ i < end[r]; none: 64, 0 */
     float scale;                /* of the scores */
     float *s;                   /* (n_rows, KV_PAGE) */

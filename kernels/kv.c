@@ -37,10 +37,16 @@ static void encode(void *dst, enum qtype t, const float *x, int n, const struct 
 }
 
 /* Element by element into [head_dim][16]. */
-static void scatter_elements(uint8_t *tile, int r, const uint8_t *row, int n, size_t bytes)
+static void scatter_f32(float *tile, int r, const uint8_t *row, int n)
 {
     for (int c = 0; c < n; c++)
-        memcpy(tile + ((size_t)c * TILE_ROWS + (size_t)r) * bytes, row + (size_t)c * bytes, bytes);
+        memcpy(&tile[c * TILE_ROWS + r], row + 4 * c, sizeof *tile);
+}
+
+static void scatter_f16(uint16_t *tile, int r, const uint8_t *row, int n)
+{
+    for (int c = 0; c < n; c++)
+        memcpy(&tile[c * TILE_ROWS + r], row + 2 * c, sizeof *tile);
 }
 
 /* Blocks of a half-float scale and n_groups words of quants, four elements or eight per word. Both block
@@ -63,12 +69,14 @@ void kv_store_key(const struct kv_layout *l, void *page, int kv_head, int i, con
     enum qtype t = l->type_k;
     uint8_t row[KV_HEAD_DIM_MAX * sizeof(float)];
     uint8_t *tile = (uint8_t *)page + kv_head * l->k_head_bytes + i / TILE_ROWS * (l->k_head_bytes / 4);
-    int r = i % TILE_ROWS, block_len = qtypes[t].block_len;
+    int r = i % TILE_ROWS;
     encode(row, t, x, l->head_dim, k);
-    if (block_len == 1)
-        scatter_elements(tile, r, row, l->head_dim, (size_t)qtypes[t].block_bytes);
+    if (t == QTYPE_F32)
+        scatter_f32((float *)(void *)tile, r, row, l->head_dim);
+    else if (t == QTYPE_F16)
+        scatter_f16((uint16_t *)(void *)tile, r, row, l->head_dim);
     else
-        scatter_blocks(tile, r, row, l->head_dim / block_len, qtypes[t].block_bytes / 4);
+        scatter_blocks(tile, r, row, l->head_dim / qtypes[t].block_len, qtypes[t].block_bytes / 4);
 }
 
 void kv_store_value(const struct kv_layout *l, void *page, int kv_head, int i, const float *x,

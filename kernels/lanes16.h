@@ -48,6 +48,35 @@ LANES_INLINE float m256_sum(__m256 t)
 
 #ifndef LANES16_AVX512
 
+/* One register. */
+typedef __m256 vec;
+enum { VEC_LEN = 8 };
+
+LANES_INLINE vec vec_set1(float x)
+{
+    return _mm256_set1_ps(x);
+}
+
+LANES_INLINE vec vec_load(const float *p)
+{
+    return _mm256_loadu_ps(p);
+}
+
+LANES_INLINE vec vec_load_f16(const uint16_t *p)
+{
+    return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)p));
+}
+
+LANES_INLINE void vec_store(float *p, vec v)
+{
+    _mm256_storeu_ps(p, v);
+}
+
+LANES_INLINE vec vec_fma(vec a, vec b, vec c)
+{
+    return _mm256_fmadd_ps(a, b, c);
+}
+
 typedef struct {
     __m256 lo, hi;
 } v16;
@@ -107,6 +136,8 @@ LANES_INLINE v16 v16_exp(v16 x)
 /* Lanes begin ≤ j < end of v, other elsewhere. */
 LANES_INLINE v16 v16_keep(v16 v, int begin, int end, v16 other)
 {
+    if (begin <= 0 && end >= 16)
+        return v;
     __m256i lo = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
     __m256i hi = _mm256_add_epi32(lo, _mm256_set1_epi32(8));
     __m256i b = _mm256_set1_epi32(begin - 1), e = _mm256_set1_epi32(end);
@@ -128,7 +159,8 @@ LANES_INLINE float v16_sum(v16 v)
 
 #else
 
-typedef __m512 v16;
+typedef __m512 v16, vec;
+enum { VEC_LEN = 16 };
 
 LANES_INLINE v16 v16_set1(float x)
 {
@@ -167,6 +199,31 @@ LANES_INLINE v16 v16_fma(v16 a, v16 b, v16 c)
     return _mm512_fmadd_ps(a, b, c);
 }
 
+LANES_INLINE vec vec_set1(float x)
+{
+    return v16_set1(x);
+}
+
+LANES_INLINE vec vec_load(const float *p)
+{
+    return v16_load(p);
+}
+
+LANES_INLINE vec vec_load_f16(const uint16_t *p)
+{
+    return v16_load_f16(p);
+}
+
+LANES_INLINE void vec_store(float *p, vec v)
+{
+    v16_store(p, v);
+}
+
+LANES_INLINE vec vec_fma(vec a, vec b, vec c)
+{
+    return v16_fma(a, b, c);
+}
+
 LANES_INLINE v16 v16_neg(v16 a)
 {
     return _mm512_castsi512_ps(_mm512_xor_si512(_mm512_castps_si512(a), _mm512_set1_epi32(INT32_MIN)));
@@ -194,6 +251,8 @@ LANES_INLINE v16 v16_exp(v16 x)
 /* Lanes begin ≤ j < end of v, other elsewhere. */
 LANES_INLINE v16 v16_keep(v16 v, int begin, int end, v16 other)
 {
+    if (begin <= 0 && end >= 16)
+        return v;
     int b = begin < 0 ? 0 : begin > 16 ? 16 : begin, e = end < 0 ? 0 : end > 16 ? 16 : end;
     unsigned below_end = (1u << e) - 1, below_begin = (1u << b) - 1;
     return _mm512_mask_mov_ps(other, (__mmask16)(below_end & ~below_begin), v);
