@@ -294,6 +294,14 @@ static void put_escape(struct jinja *j, struct text *t, const char **p, const ch
         jinja_fail(j, "escapes by name are not supported");
     text_put_c(j, t, "\\"); /* Python keeps what it does not know */
     --*p;
+    if ((unsigned char)e >= 0x80) { /* and Jinja spells a character of other alphabets out after it */
+        char hex[12];
+        size_t n;
+        int32_t c = jinja_char_at(*p, end, &n);
+        const char *format = c < 0x100 ? "x%02x" : c < 0x10000 ? "u%04x" : "U%08x";
+        text_put(j, t, hex, (size_t)snprintf(hex, sizeof hex, format, (unsigned)c));
+        *p += n;
+    }
 }
 
 static void lex_string(struct jinja *j, struct lexer *lx, struct token *t)
