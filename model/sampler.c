@@ -303,10 +303,10 @@ static void step_top_k(struct sampler *s)
 
 static void step_typical(struct sampler *s)
 {
-    if (s->o.typical >= 1)
+    if (s->o.typical >= 1 || s->n < 2)
         return;
-    double max = max_logit(s), sum = 0, entropy = 0;
-    for (size_t i = 0; i < s->n; i++)
+    double max = max_logit(s), sum = exp((double)s->cand[0].logit - max), entropy = 0;
+    for (size_t i = 1; i < s->n; i++)
         sum += exp((double)s->cand[i].logit - max);
     /* −ln p = ln sum + max − x; H = Σ p (−ln p) */
     double log_sum = log(sum) + max;

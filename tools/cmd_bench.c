@@ -314,9 +314,13 @@ static int bench_model(struct bench_command *c, struct session *s, double membw,
     size_t n_ids = (size_t)positions(c);
     int32_t *ids = malloc(n_ids * sizeof *ids);
     t.samples = calloc((size_t)c->repetitions, sizeof *t.samples);
-    int rc = ids && t.samples ? 0 : err_set(err, errlen, "out of memory");
-    if (rc == 0)
-        fill_ids(ids, n_ids, s->config->vocab_size);
+    if (!ids || !t.samples) {
+        free(ids);
+        free(t.samples);
+        return err_set(err, errlen, "out of memory");
+    }
+    fill_ids(ids, n_ids, s->config->vocab_size);
+    int rc = 0;
     for (size_t i = 0; rc == 0 && i < c->n_threads.n; i++) {
         t.n_threads = (int)c->n_threads.v[i];
         rc = session_set_threads(s, t.n_threads, &c->run, err, errlen);

@@ -90,7 +90,7 @@ static int ids_from_safetensors(struct ids *a, const char *path, char *err, size
         failed = err_set(err, errlen, "%s: input_ids is %s, not i32 or i64", path, qtypes[t->type].name);
     else if (t->dims[1] * t->dims[2] * t->dims[3] != 1)
         failed = err_set(err, errlen, "%s: input_ids holds more than one sequence", path);
-    for (int64_t i = 0; !failed && i < t->dims[0]; i++) {
+    for (int64_t i = 0; t && !failed && i < t->dims[0]; i++) {
         int32_t narrow;
         int64_t id;
         if (t->type == QTYPE_I32) {
@@ -224,7 +224,7 @@ static int evaluate(const struct logits_command *c, struct session *s, const str
     if (positions > (uint64_t)s->n_ctx)
         return tool_error("the sequence has %" PRIu64 " tokens, the context holds %" PRId64 " (-c)",
                           positions, s->n_ctx);
-    float *rows = n_rows <= SIZE_MAX / row_bytes ? malloc(n_rows * row_bytes) : NULL;
+    float *rows = calloc(n_rows, row_bytes);
     int32_t *greedy = malloc((size_t)(c->greedy + 1) * sizeof *greedy);
     int code;
     if (!rows || !greedy) {

@@ -110,7 +110,9 @@ static void check_case(json_t *c, json_t *all_logits)
     o.samplers = list;
     struct sampler *s = make(&o, (int)n);
     json_array_foreach(json_object_get(c, "previous"), i, entry)
+    {
         ck_assert_int_eq(sampler_accept(s, (int32_t)json_integer_value(entry)), 0);
+    }
 
     size_t kept;
     const struct candidate *cand = sampler_distribution(s, logits, &kept);

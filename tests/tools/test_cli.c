@@ -239,8 +239,9 @@ START_TEST(interrupt_ends_cleanly)
     const char *m = cli_model();
     if (!m)
         return;
-    struct cli c = CLI_SHELL("$Q run -m \"$1\" -c 100000 -p a --ids --ignore-eos & "
-                             "sleep 1; kill -INT $!; wait $!",
+    struct cli c = CLI_SHELL("f=$(mktemp); $Q run -m \"$1\" -c 1000000 -p a --ids --ignore-eos >\"$f\" & "
+                             "until [ -s \"$f\" ]; do sleep 0.1; done; kill -INT $!; wait $!; r=$?; "
+                             "cat \"$f\"; rm \"$f\"; exit $r",
                              m);
     ck_assert_msg(c.code == 130, "code %d: %s", c.code, c.err);
     ck_assert_ptr_nonnull(strstr(c.err, "tokens/s"));
