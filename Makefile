@@ -67,6 +67,9 @@ endif
 # These targets first let tools/setup.sh install what is missing, then start make afresh, so that
 # pkg-config is asked again.
 
+# V=1 shows the commands.
+Q       := $(if $(V),,@)
+SHOW    := @$(if $(V),:,echo) ' '
 again = @+$(MAKE) --no-print-directory
 run_tests = @$(TEST_ENV) $(TEST_ENV_$(CONFIG)) $(B)/run-tests
 
@@ -123,7 +126,7 @@ clean: ## remove everything that was built (weights/ stays)
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
-	@echo "Variables: CC, CFLAGS, LDFLAGS, WERROR=-Werror, CONFIG=release|asan|tsan|emu, PREFIX, DESTDIR."
+	@echo "Variables: CC, CFLAGS, LDFLAGS, WERROR=-Werror, CONFIG=release|asan|tsan|emu, PREFIX, DESTDIR, V=1 (show the commands)."
 
 .DEFAULT_GOAL := all
 .PHONY: all chat test bench asan tsan emu model $(MODEL) format lint install clean help
@@ -145,10 +148,12 @@ quoll: $(B)/quoll
 endif
 
 $(B)/quoll: $(LIB_OBJS) $(TOOL_OBJS)
-	$(LINK) -o $@ $^ $(LDLIBS)
+	$(SHOW) LD $@
+	$(Q)$(LINK) -o $@ $^ $(LDLIBS)
 
 $(B)/run-tests: $(TEST_OBJS) $(LIB_OBJS) $(filter-out $(B)/tools/main.o,$(TOOL_OBJS))
-	$(LINK) -o $@ $^ $(TEST_LIBS) $(LDLIBS)
+	$(SHOW) LD $@
+	$(Q)$(LINK) -o $@ $^ $(TEST_LIBS) $(LDLIBS)
 
 suite: $(B)/quoll $(B)/run-tests
 	$(run_tests)
@@ -162,7 +167,8 @@ NEEDS_tokenizer := quant weights tokenizer
 define room_tests
 $(B)/run-tests-$(1): $(B)/tests/main.o $(call objs,tests/$(1)) $(foreach r,$(NEEDS_$(1)),$(call objs,$(r))) \
     $(if $(filter tokenizer,$(1)),$(patsubst %.c,$(B)/%.o,$(wildcard tools/vocab.c)))
-	$$(LINK) -o $$@ $$(sort $$^) $$(TEST_LIBS) $$(LDLIBS)
+	$$(SHOW) LD $$@
+	$$(Q)$$(LINK) -o $$@ $$(sort $$^) $$(TEST_LIBS) $$(LDLIBS)
 test-$(1): $(B)/run-tests-$(1)
 	$$(run_tests)-$(1)
 .PHONY: test-$(1)
@@ -170,13 +176,15 @@ endef
 $(foreach r,$(filter-out tools,$(ROOMS)),$(eval $(call room_tests,$(r))))
 
 # $(B)/flags changes when the compiler or its flags do, and every object with it.
+FLAGS := $(CC) $(filter-out $(WERROR),$(ALL_CFLAGS)) $(AVX512)
 $(B)/flags: FORCE
 	@mkdir -p $(@D)
-	@echo '$(CC) $(ALL_CFLAGS) $(AVX512)' | cmp -s - $@ || echo '$(CC) $(ALL_CFLAGS) $(AVX512)' >$@
+	@echo '$(FLAGS)' | cmp -s - $@ || echo '$(FLAGS)' >$@
 
 $(B)/%.o: %.c $(B)/flags
 	@mkdir -p $(@D)
-	$(CC) $(ALL_CFLAGS) $(ISA_FLAGS) $(PKG_CFLAGS) -c -o $@ $<
+	$(SHOW) CC $@
+	$(Q)$(CC) $(ALL_CFLAGS) $(ISA_FLAGS) $(PKG_CFLAGS) -c -o $@ $<
 
 # `make` installs nothing: without the libraries it ends with the line that does.
 ifeq ($(shell pkg-config --exists $(PKGS) && echo yes),)

@@ -90,6 +90,7 @@ enum input_kind {
     INPUT_LINE,
     INPUT_BLOCK,     /* between two """: never a command */
     INPUT_END,       /* end of file, Ctrl-D */
+    INPUT_CANCELLED, /* Ctrl-C after something was typed, which is forgotten */
     INPUT_INTERRUPT, /* Ctrl-C */
     INPUT_FAILED,
 };

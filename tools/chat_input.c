@@ -21,6 +21,7 @@ enum { HISTORY_LINES = 1000, MAX_INPUT_BYTES = 16 << 20 };
 
 struct input {
     bool terminal, colour;
+    bool typed; /* a key was pressed on this line */
     const char *prompt;
     EditLine *el;
     History *history;
@@ -72,23 +73,37 @@ static void history_open(struct input *in)
     in->history_fd = open(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0600);
 }
 
-/* Each line goes to the file at once: two chats do not overwrite each other's. */
+/* Each line goes to the file at once: two chats do not overwrite each other's. libedit writes whole
+ * histories only, so it is given one of this line alone. */
+static void history_append(int to, const char *line)
+{
+    HistEvent e;
+    History *one = history_init();
+    int fd = dup(to);
+    FILE *f = fd < 0 ? NULL : fdopen(fd, "a");
+    if (one && f) {
+        fseek(f, 0, SEEK_END); /* its header is written where the position is 0 */
+        history(one, &e, H_SETSIZE, 1);
+        history(one, &e, H_ENTER, line);
+        history(one, &e, H_SAVE_FP, f);
+    }
+    if (f)
+        fclose(f);
+    else if (fd >= 0)
+        close(fd);
+    if (one)
+        history_end(one);
+}
+
 static void history_add(struct input *in, const char *line)
 {
     HistEvent e;
-    if (!in->history || !line[strspn(line, " \t\n")])
+    if (!line[strspn(line, " \t\n")])
         return;
-    history(in->history, &e, H_ENTER, line);
-    int fd = in->history_fd < 0 ? -1 : dup(in->history_fd);
-    FILE *f = fd < 0 ? NULL : fdopen(fd, "a");
-    if (!f) {
-        if (fd >= 0)
-            close(fd);
-        return;
-    }
-    fseek(f, 0, SEEK_END); /* libedit writes its header where the position is 0 */
-    history(in->history, &e, H_NSAVE_FP, (size_t)1, f);
-    fclose(f);
+    if (in->history)
+        history(in->history, &e, H_ENTER, line);
+    if (in->history_fd >= 0)
+        history_append(in->history_fd, line);
 }
 
 /* ---- Terminal ----------------------------------------------------------------------------------- */
@@ -146,6 +161,9 @@ static int read_key(EditLine *el, wchar_t *key)
         }
         if (used == 0)
             *key = L'\0';
+        struct input *in = NULL;
+        el_get(el, EL_CLIENTDATA, &in);
+        in->typed = true;
         return 1;
     }
 }
@@ -250,10 +268,13 @@ static enum input_kind edited_line(struct input *in, const char *prompt, char *e
 {
     int n;
     in->prompt = prompt;
+    in->typed = false;
     const char *line = el_gets(in->el, &n);
     if (tool_interrupts() > 0 || !line) {
         tool_write("\n", 1); /* the line that was begun stays on the screen */
-        return tool_interrupts() > 0 ? INPUT_INTERRUPT : INPUT_END;
+        if (tool_interrupts() == 0)
+            return INPUT_END;
+        return in->typed && tool_interrupts() == 1 ? INPUT_CANCELLED : INPUT_INTERRUPT;
     }
     history_add(in, line);
     size_t len = strlen(line);

@@ -291,6 +291,11 @@ static int loop(struct chat *c, struct input *in)
             return tool_error("%s", err);
         if (kind == INPUT_END)
             break;
+        if (kind == INPUT_CANCELLED) {
+            tool_clear_interrupts();
+            c->interrupts = 0;
+            continue;
+        }
         if (kind == INPUT_INTERRUPT) {
             if (interrupted(c))
                 return EXIT_INTERRUPTED;
