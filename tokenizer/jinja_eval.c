@@ -3,7 +3,7 @@
  * Scopes are Jinja's: a for loop's body, a macro and the blocks that capture text have their own (what
  * they set is gone afterwards; a namespace is how templates carry values out), an if has none. A macro
  * sees the scope that it was defined in. */
-#include "tokenizer/jinja.h"
+#include "tokenizer/jinja_tree.h"
 
 #include <string.h>
 

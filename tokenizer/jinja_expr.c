@@ -5,7 +5,7 @@
  *
  * Note that unary minus binds tighter than ** and looser than postfixes, and that a filter applies to
  * the whole unary expression: -1|abs is 1. */
-#include "tokenizer/jinja.h"
+#include "tokenizer/jinja_tree.h"
 
 #include <string.h>
 

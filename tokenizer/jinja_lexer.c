@@ -3,7 +3,7 @@
  * (lstrip_blocks), "-" strips, "+" keeps, and the template's last newline is not part of it.
  *
  * The template designer documentation of Jinja 3.1, "Whitespace Control", describes them. */
-#include "tokenizer/jinja.h"
+#include "tokenizer/jinja_tree.h"
 
 #include <errno.h>
 #include <stdio.h>

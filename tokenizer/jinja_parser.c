@@ -1,5 +1,5 @@
 /* The statement parser: template text, {{ expressions }} and {% tags %} into a tree of statements. */
-#include "tokenizer/jinja.h"
+#include "tokenizer/jinja_tree.h"
 
 #include <string.h>
 

@@ -1,5 +1,5 @@
 /* Values as text: Python's str() and repr(), and json.dumps. */
-#include "tokenizer/jinja.h"
+#include "tokenizer/jinja_tree.h"
 
 #include <inttypes.h>
 #include <math.h>

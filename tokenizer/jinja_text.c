@@ -199,7 +199,8 @@ size_t jinja_n_chars(const struct str *s)
     return s->n_chars;
 }
 
-size_t jinja_char_offset(const struct str *s, size_t i)
+/* Where the i-th character begins, i ≤ n_chars. */
+static size_t char_offset(const struct str *s, size_t i)
 {
     if (jinja_n_chars(s) == s->len)
         return i;
@@ -230,7 +231,7 @@ const struct str *jinja_char(struct jinja *j, const struct str *s, size_t i)
 {
     if (jinja_n_chars(s) != s->len)
         charge(j, s->len);
-    size_t at = jinja_char_offset(s, i), n = 1;
+    size_t at = char_offset(s, i), n = 1;
     (void)jinja_char_at(s->p + at, s->p + s->len, &n);
     return jinja_substr(j, s, at, n);
 }
@@ -241,12 +242,12 @@ const struct str *jinja_str_slice(struct jinja *j, const struct str *s, size_t s
     if (n == 0)
         return jinja_substr(j, s, 0, 0);
     if (step == 1) {
-        size_t from = jinja_char_offset(s, start);
-        return jinja_substr(j, s, from, jinja_char_offset(s, start + n) - from);
+        size_t from = char_offset(s, start);
+        return jinja_substr(j, s, from, char_offset(s, start + n) - from);
     }
     /* Both ways by walking the bytes: a seek for every character would be quadratic. */
     struct text t = {0};
-    const char *end = s->p + s->len, *p = s->p + jinja_char_offset(s, start);
+    const char *end = s->p + s->len, *p = s->p + char_offset(s, start);
     for (size_t done = 0;;) {
         size_t len;
         (void)jinja_char_at(p, end, &len);

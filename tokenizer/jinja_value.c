@@ -283,14 +283,6 @@ const struct value *jinja_dict_get(struct jinja *j, const struct dict *d, struct
     return e ? &e->value : NULL;
 }
 
-const struct value *jinja_dict_find(const struct dict *d, const char *key)
-{
-    for (size_t i = 0; i < d->n; i++)
-        if (d->e[i].key.kind == V_STRING && jinja_str_is(d->e[i].key.s, key))
-            return &d->e[i].value;
-    return NULL;
-}
-
 /* ---- truth, equality, order ---- */
 
 size_t jinja_len(struct value v)

@@ -2,7 +2,7 @@
 #include "tokenizer/template.h"
 
 #include "quant/err.h"
-#include "tokenizer/jinja.h"
+#include "tokenizer/jinja_tree.h"
 
 #include <locale.h>
 #include <stdlib.h>
