@@ -2,6 +2,7 @@
  * whole chunks and split blocks) and cut of the batch against the reference, to the last bit. Every position
  * that is not stored holds NaN, so that touching one shows. */
 #include "kernels/kv.h"
+#include "kernels/mathf.h"
 #include "tests/kernels/support.h"
 #include "tests/test.h"
 
@@ -278,6 +279,42 @@ START_TEST(any_range_is_seen)
 }
 END_TEST
 
+/* e^x over all of its range and at its edges, masked in every way; m and l too. */
+START_TEST(softmax_is_the_same_everywhere)
+{
+    enum { ROWS = 500 };
+    static float scores[ROWS * KV_PAGE], want[ROWS * KV_PAGE], got[ROWS * KV_PAGE];
+    const float edges[] = {
+        EXP_MIN, nextafterf(EXP_MIN, 0), nextafterf(EXP_MIN, -100), -INFINITY, -0.0f, 0, -1e-30f, -200};
+    uint8_t begin[ROWS], end[ROWS];
+    float m[2][ROWS], l[2][ROWS];
+    uint64_t state = 5;
+    for (int r = 0; r < ROWS; r++) {
+        begin[r] = (uint8_t)(r % 3 ? 0 : r / 3 % KV_PAGE);
+        end[r] = (uint8_t)(begin[r] + 1 + (KV_PAGE - begin[r] - 1) * (r % 5) / 4);
+        for (int i = 0; i < KV_PAGE; i++)
+            scores[r * KV_PAGE + i] =
+                i % 7 == 3 ? edges[(r + i) % 8] : -100 * fabsf(random_uniform(&state)) / (float)(1 + r % 50);
+        scores[r * KV_PAGE + begin[r]] = 0;
+    }
+    struct attention_block a = {
+        .n_rows = ROWS, .begin = begin, .end = end, .scale = 1, .s = want, .m = m[0], .l = l[0]};
+    memcpy(want, scores, sizeof want);
+    cpu_kernels(ISA_SCALAR)->attention_softmax(&a);
+    for (enum isa isa = next_isa(ISA_SCALAR); isa < ISA_COUNT; isa = next_isa(isa)) {
+        a.s = got;
+        a.m = m[1];
+        a.l = l[1];
+        memcpy(got, scores, sizeof got);
+        cpu_kernels(isa)->attention_softmax(&a);
+        ck_assert_mem_eq(got, want, sizeof got);
+        ck_assert_mem_eq(l[1], l[0], sizeof l[0]);
+        for (int r = 0; r < ROWS; r++)
+            ck_assert(m[1][r] == 0 && m[0][r] == 0); /* of either sign */
+    }
+}
+END_TEST
+
 /* More blocks than a wave of split work has, and scratch for the shorter ones too. */
 START_TEST(waves_are_the_same)
 {
@@ -343,6 +380,7 @@ static Suite *attention_suite(void)
     tcase_add_loop_test(t, reference_is_near_double, 0, N_SHAPES * N_TYPES);
     tcase_add_loop_test(t, attention_is_the_same_everywhere, 0, N_SHAPES * N_TYPES);
     tcase_add_loop_test(t, any_range_is_seen, 0, N_TYPES);
+    tcase_add_test(t, softmax_is_the_same_everywhere);
     tcase_add_test(t, waves_are_the_same);
     tcase_add_loop_test(t, faults_stay_visible, 0, 6 * N_TYPES);
     suite_add_tcase(s, t);
