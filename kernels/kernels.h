@@ -39,9 +39,9 @@ struct team;
 /* One thread's handle inside a parallel region. */
 struct worker {
     struct team *team;
-    int id;        /* 0 … n_threads − 1 */
+    int id; /* 0 … n_threads − 1 */
     int n_threads;
-    int phase;     /* the barrier's, private to it */
+    int phase; /* the barrier's, private to it */
 };
 
 struct team *team_new(int n_threads); /* NULL: out of memory */
@@ -68,7 +68,7 @@ struct packed {
     int64_t tile_bytes;
     int64_t n_tiles;
     void *data;
-    bool is_view;       /* not packed: view is the rows as the file has them, dense, lent (slow) */
+    bool is_view; /* not packed: view is the rows as the file has them, dense, lent (slow) */
     const void *view;
 };
 
@@ -87,8 +87,7 @@ struct kv_layout {
 
 bool kv_type_supported(enum qtype t);
 /* head_dim a multiple of the types' block length; −1 when it is not or a type cannot be cached. */
-int kv_layout_init(struct kv_layout *l, enum qtype type_k, enum qtype type_v, int n_kv_heads,
-                   int head_dim);
+int kv_layout_init(struct kv_layout *l, enum qtype type_k, enum qtype type_v, int n_kv_heads, int head_dim);
 
 /* Where one token's keys and values go, and what its query sees. */
 struct kv_slot {
@@ -113,10 +112,10 @@ struct linear_part {
 struct linear_args {
     const float *x; /* (n_tokens, cols), rows dense */
     int n_tokens;
-    int n_parts;    /* 1 … 3 weights of the same cols share the input (QKV; gate and up) */
+    int n_parts; /* 1 … 3 weights of the same cols share the input (QKV; gate and up) */
     struct linear_part part[3];
     enum compute compute;
-    void *scratch;  /* ops->scratch_bytes(n_tokens, cols) bytes */
+    void *scratch; /* ops->scratch_bytes(n_tokens, cols) bytes */
 };
 
 struct norm_args { /* RMSNorm (Zhang & Sennrich 2019): dst = src / sqrt(mean(src²) + eps) · weight */
@@ -128,35 +127,35 @@ struct norm_args { /* RMSNorm (Zhang & Sennrich 2019): dst = src / sqrt(mean(src
 };
 
 struct rope_table_args { /* dst[t][i] = (cos, sin)(pos[t] · inv_freq[i]) · scale, in double, rounded once */
-    float *dst;             /* (n_tokens, n_freqs, 2) */
+    float *dst;          /* (n_tokens, n_freqs, 2) */
     const struct kv_slot *slot; /* (n_tokens): .pos */
-    const double *inv_freq; /* (n_freqs) */
+    const double *inv_freq;     /* (n_freqs) */
     int n_tokens, n_freqs;
-    double scale;           /* YaRN's attention factor; 1 */
+    double scale; /* YaRN's attention factor; 1 */
 };
 
 struct rope_store_args { /* rotates q and k in place; stores k and v into the cache */
-    float *q;               /* (n_tokens, n_heads · head_dim) */
-    float *k;               /* (n_tokens, n_kv_heads · head_dim) */
+    float *q;            /* (n_tokens, n_heads · head_dim) */
+    float *k;            /* (n_tokens, n_kv_heads · head_dim) */
     const float *v;
     int n_tokens, n_heads;
-    int rotary_dim;         /* the first rotary_dim of each head are rotated */
+    int rotary_dim; /* the first rotary_dim of each head are rotated */
     enum rope_pairing pairing;
-    const float *table;     /* of rope_table, n_freqs = rotary_dim / 2 */
+    const float *table; /* of rope_table, n_freqs = rotary_dim / 2 */
     const struct kv_slot *slot;
     const struct kv_layout *kv;
     void *k_pages, *v_pages; /* the layer's */
 };
 
 struct attention_args {
-    float *out;             /* (n_tokens, n_heads · head_dim) */
-    const float *q;         /* as out, rotated */
-    int n_tokens, n_heads;  /* n_heads a multiple of kv->n_kv_heads: head h reads KV head h / group */
-    float scale;            /* of the scores, 1/sqrt(head_dim) as a rule */
+    float *out;            /* (n_tokens, n_heads · head_dim) */
+    const float *q;        /* as out, rotated */
+    int n_tokens, n_heads; /* n_heads a multiple of kv->n_kv_heads: head h reads KV head h / group */
+    float scale;           /* of the scores, 1/sqrt(head_dim) as a rule */
     const struct kv_slot *slot;
     const struct kv_layout *kv;
     const void *k_pages, *v_pages;
-    void *scratch;          /* ops->attention_scratch_bytes(…) */
+    void *scratch; /* ops->attention_scratch_bytes(…) */
     size_t scratch_bytes;
 };
 

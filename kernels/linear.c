@@ -42,9 +42,9 @@ static void quantise_input(struct worker *w, const struct linear_args *a, int64_
         int64_t col = i % n_slices * SLICE;
         int64_t n = cols - col < SLICE ? cols - col : SLICE;
         int width;
-        struct act_block *panel = (struct act_block *)a->scratch +
-                                  (panel_of(a->scratch, cols, a->n_tokens, t, &width) -
-                                   (const struct act_block *)a->scratch);
+        struct act_block *panel =
+            (struct act_block *)a->scratch +
+            (panel_of(a->scratch, cols, a->n_tokens, t, &width) - (const struct act_block *)a->scratch);
         k->act_quantise(panel + col / ACT_LEN * width + t % PANEL, width, a->x + t * cols + col, n);
     }
 }

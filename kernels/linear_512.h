@@ -130,8 +130,8 @@ INLINE int start_sum(const struct pack_format f, int activation_sum)
 #endif
 
 /* packed: the chunk's codes as they are packed, NULL: c->w has them decoded. */
-INLINE void mac_codes(const struct pack_format f, const struct chunk *c, const struct chunk_view *packed, int n_blocks,
-                      const struct act_block *x, int width, int n, float (*total)[TILE_ROWS])
+INLINE void mac_codes(const struct pack_format f, const struct chunk *c, const struct chunk_view *packed,
+                      int n_blocks, const struct act_block *x, int width, int n, float (*total)[TILE_ROWS])
 {
     __m512 acc[MAC_TOKENS];
     UNROLL
@@ -152,13 +152,15 @@ INLINE void mac_codes(const struct pack_format f, const struct chunk *c, const s
             const __m512 d = _mm512_set1_ps(a->d);
             if (f.scales == SCALE_SUPER16 || f.scales == SCALE_SUPER16_MIN) {
                 __m512i s0 = block_sum(f, w, a->q, 0, GROUPS / 2, _mm512_set1_epi32(start_sum(f, a->sum[0])));
-                __m512i s1 = block_sum(f, w, a->q, GROUPS / 2, GROUPS, _mm512_set1_epi32(start_sum(f, a->sum[1])));
+                __m512i s1 =
+                    block_sum(f, w, a->q, GROUPS / 2, GROUPS, _mm512_set1_epi32(start_sum(f, a->sum[1])));
                 /* Integer scales times integer sums stay below 2²⁴: products of floats are exact. */
                 __m512 s = _mm512_mul_ps(_mm512_cvtepi32_ps(s0), _mm512_load_ps(c->scale[2 * b]));
                 s = _mm512_fmadd_ps(_mm512_cvtepi32_ps(s1), _mm512_load_ps(c->scale[2 * b + 1]), s);
                 acc[t] = _mm512_fmadd_ps(s, d, acc[t]);
             } else {
-                __m512i sum = block_sum(f, w, a->q, 0, GROUPS, _mm512_set1_epi32(start_sum(f, a->sum[0] + a->sum[1])));
+                __m512i sum =
+                    block_sum(f, w, a->q, 0, GROUPS, _mm512_set1_epi32(start_sum(f, a->sum[0] + a->sum[1])));
                 __m512 s = _mm512_cvtepi32_ps(sum);
                 if (scales_are_super(f.scales))
                     acc[t] = _mm512_fmadd_ps(_mm512_mul_ps(s, _mm512_load_ps(c->scale[b])), d, acc[t]);
@@ -189,7 +191,8 @@ INLINE void mac_codes(const struct pack_format f, const struct chunk *c, const s
                     m = _mm512_mul_ps(_mm512_set1_ps(a->sum[0]), _mm512_load_ps(c->min[2 * b]));
                     m = _mm512_fmadd_ps(_mm512_set1_ps(a->sum[1]), _mm512_load_ps(c->min[2 * b + 1]), m);
                 } else {
-                    m = _mm512_mul_ps(_mm512_set1_ps((float)(a->sum[0] + a->sum[1])), _mm512_load_ps(c->min[b]));
+                    m = _mm512_mul_ps(_mm512_set1_ps((float)(a->sum[0] + a->sum[1])),
+                                      _mm512_load_ps(c->min[b]));
                 }
                 mins = _mm512_fmadd_ps(m, _mm512_set1_ps(a->d), mins);
             }
@@ -200,8 +203,8 @@ INLINE void mac_codes(const struct pack_format f, const struct chunk *c, const s
     }
 }
 
-INLINE void mac_tokens(const struct pack_format f, const struct chunk *c, int n_blocks, const struct act_block *x,
-                       int width, int n, float (*total)[TILE_ROWS])
+INLINE void mac_tokens(const struct pack_format f, const struct chunk *c, int n_blocks,
+                       const struct act_block *x, int width, int n, float (*total)[TILE_ROWS])
 {
     mac_codes(f, c, NULL, n_blocks, x, width, n, total);
 }

@@ -71,8 +71,8 @@ INLINE int groups_in_16_bits(int bits)
 
 /* sum[t][h] = Σ code · activation over groups g0 … g1 − 1 for eight rows (half h of the tile) and n
  * tokens; 8-bit codes: Σ (code − 128) · activation, as |w| · (a with w's sign), which fits 16 bits. */
-INLINE void block_sums(const struct pack_format f, const struct codes c, const struct act_block *x, int g0, int g1,
-                       int n, __m256i sum[MAC_TOKENS][2])
+INLINE void block_sums(const struct pack_format f, const struct codes c, const struct act_block *x, int g0,
+                       int g1, int n, __m256i sum[MAC_TOKENS][2])
 {
     const __m256i ones = _mm256_set1_epi16(1);
     const bool wide = f.low_bits == 8 || f.code_book;
@@ -107,10 +107,10 @@ INLINE void block_sums(const struct pack_format f, const struct codes c, const s
         UNROLL
         for (int t = 0; t < n; t++)
             UNROLL
-            for (int h = 0; h < 2; h++) {
-                __m256i p = _mm256_madd_epi16(part[t][h], ones);
-                sum[t][h] = s == g0 ? p : _mm256_add_epi32(sum[t][h], p);
-            }
+        for (int h = 0; h < 2; h++) {
+            __m256i p = _mm256_madd_epi16(part[t][h], ones);
+            sum[t][h] = s == g0 ? p : _mm256_add_epi32(sum[t][h], p);
+        }
     }
 }
 
@@ -123,15 +123,15 @@ INLINE __m256 exact_sum(const struct pack_format f, __m256i sum, int activation_
 }
 
 /* packed: the chunk's codes as they are packed, NULL: c->w has them decoded. */
-INLINE void mac_codes(const struct pack_format f, const struct chunk *c, const struct chunk_view *packed, int n_blocks,
-                      const struct act_block *x, int width, int n, float (*total)[TILE_ROWS])
+INLINE void mac_codes(const struct pack_format f, const struct chunk *c, const struct chunk_view *packed,
+                      int n_blocks, const struct act_block *x, int width, int n, float (*total)[TILE_ROWS])
 {
     __m256 acc[MAC_TOKENS][2], mins[MAC_TOKENS][2];
     UNROLL
     for (int t = 0; t < n; t++)
         UNROLL
-        for (int h = 0; h < 2; h++)
-            acc[t][h] = mins[t][h] = _mm256_setzero_ps();
+    for (int h = 0; h < 2; h++)
+        acc[t][h] = mins[t][h] = _mm256_setzero_ps();
 
     for (int b = 0; b < n_blocks; b++, x += width) {
         __m256i sum[MAC_TOKENS][2], sum2[MAC_TOKENS][2];
@@ -157,15 +157,19 @@ INLINE void mac_codes(const struct pack_format f, const struct chunk *c, const s
                                         _mm256_load_ps(c->scale[2 * b + 1] + 8 * h), s);
                     acc[t][h] = _mm256_fmadd_ps(s, d, acc[t][h]);
                     if (f.scales == SCALE_SUPER16_MIN) {
-                        __m256 m = _mm256_mul_ps(_mm256_set1_ps(x[t].sum[0]), _mm256_load_ps(c->min[2 * b] + 8 * h));
-                        m = _mm256_fmadd_ps(_mm256_set1_ps(x[t].sum[1]), _mm256_load_ps(c->min[2 * b + 1] + 8 * h), m);
+                        __m256 m =
+                            _mm256_mul_ps(_mm256_set1_ps(x[t].sum[0]), _mm256_load_ps(c->min[2 * b] + 8 * h));
+                        m = _mm256_fmadd_ps(_mm256_set1_ps(x[t].sum[1]),
+                                            _mm256_load_ps(c->min[2 * b + 1] + 8 * h), m);
                         mins[t][h] = _mm256_fmadd_ps(m, d, mins[t][h]);
                     }
                 } else if (scales_are_super(f.scales)) {
-                    __m256 s = _mm256_mul_ps(exact_sum(f, sum[t][h], all), _mm256_load_ps(c->scale[b] + 8 * h));
+                    __m256 s =
+                        _mm256_mul_ps(exact_sum(f, sum[t][h], all), _mm256_load_ps(c->scale[b] + 8 * h));
                     acc[t][h] = _mm256_fmadd_ps(s, d, acc[t][h]);
                     if (f.scales == SCALE_SUPER32_MIN) {
-                        __m256 m = _mm256_mul_ps(_mm256_set1_ps((float)all), _mm256_load_ps(c->min[b] + 8 * h));
+                        __m256 m =
+                            _mm256_mul_ps(_mm256_set1_ps((float)all), _mm256_load_ps(c->min[b] + 8 * h));
                         mins[t][h] = _mm256_fmadd_ps(m, d, mins[t][h]);
                     }
                 } else {
@@ -182,23 +186,23 @@ INLINE void mac_codes(const struct pack_format f, const struct chunk *c, const s
     UNROLL
     for (int t = 0; t < n; t++)
         UNROLL
-        for (int h = 0; h < 2; h++) {
-            __m256 y = _mm256_load_ps(total[t] + 8 * h);
-            if (scales_are_super(f.scales)) {
-                y = _mm256_fmadd_ps(acc[t][h], _mm256_load_ps(c->d[0] + 8 * h), y);
-                if (scales_have_min(f.scales))
-                    y = _mm256_fnmadd_ps(_mm256_load_ps(c->m[0] + 8 * h), mins[t][h], y);
-            } else {
-                y = _mm256_add_ps(y, acc[t][h]);
-                if (scales_have_min(f.scales))
-                    y = _mm256_add_ps(y, mins[t][h]);
-            }
-            _mm256_store_ps(total[t] + 8 * h, y);
+    for (int h = 0; h < 2; h++) {
+        __m256 y = _mm256_load_ps(total[t] + 8 * h);
+        if (scales_are_super(f.scales)) {
+            y = _mm256_fmadd_ps(acc[t][h], _mm256_load_ps(c->d[0] + 8 * h), y);
+            if (scales_have_min(f.scales))
+                y = _mm256_fnmadd_ps(_mm256_load_ps(c->m[0] + 8 * h), mins[t][h], y);
+        } else {
+            y = _mm256_add_ps(y, acc[t][h]);
+            if (scales_have_min(f.scales))
+                y = _mm256_add_ps(y, mins[t][h]);
         }
+        _mm256_store_ps(total[t] + 8 * h, y);
+    }
 }
 
-INLINE void mac_tokens(const struct pack_format f, const struct chunk *c, int n_blocks, const struct act_block *x,
-                       int width, int n, float (*total)[TILE_ROWS])
+INLINE void mac_tokens(const struct pack_format f, const struct chunk *c, int n_blocks,
+                       const struct act_block *x, int width, int n, float (*total)[TILE_ROWS])
 {
     mac_codes(f, c, NULL, n_blocks, x, width, n, total);
 }
@@ -228,8 +232,8 @@ INLINE void fma_tokens(const float (*w)[TILE_ROWS], int n_cols, const float *x, 
     UNROLL
     for (int t = 0; t < n; t++)
         UNROLL
-        for (int h = 0; h < 2; h++)
-            _mm256_store_ps(total[t] + 8 * h, _mm256_add_ps(_mm256_load_ps(total[t] + 8 * h), acc[t][h]));
+    for (int h = 0; h < 2; h++)
+        _mm256_store_ps(total[t] + 8 * h, _mm256_add_ps(_mm256_load_ps(total[t] + 8 * h), acc[t][h]));
 }
 
 /* Rule 3 of the contract: act_quantise in quant/act.c is its specification. */

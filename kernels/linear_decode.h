@@ -109,7 +109,8 @@ INLINE void decode_codes(float *restrict dst, const struct pack_format f, const 
     } else {
         const int half = f.n_codes / 2, quarter = f.n_codes / 4;
         __m128i lo = _mm_loadu_si128((const __m128i *)(const void *)(codes + j % half * TILE_ROWS));
-        __m128i hi = _mm_loadu_si128((const __m128i *)(const void *)(codes + (half + j % quarter) * TILE_ROWS));
+        __m128i hi =
+            _mm_loadu_si128((const __m128i *)(const void *)(codes + (half + j % quarter) * TILE_ROWS));
         lo = _mm_and_si128(j < half ? lo : _mm_srli_epi16(lo, 4), nibble);
         hi = _mm_and_si128(_mm_srl_epi16(hi, _mm_cvtsi32_si128(j / quarter * 2)), _mm_set1_epi8(3));
         code = _mm_or_si128(lo, _mm_slli_epi16(hi, 4));
@@ -178,7 +179,8 @@ INLINE void decode_blocks(struct chunk *restrict c, const struct pack_format f, 
                           int n_blocks)
 {
     for (int b = 0; b < n_blocks; b++)
-        decode_block(c->w[b], f, v.low + b * f.low_bits * GROUP_BYTES, v.high + b * f.high_bits * GROUP_BYTES);
+        decode_block(c->w[b], f, v.low + b * f.low_bits * GROUP_BYTES,
+                     v.high + b * f.high_bits * GROUP_BYTES);
 }
 
 /* The same chunk as float weights [column][row], exactly as qtypes[].to_f32 computes them. */

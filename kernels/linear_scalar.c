@@ -8,8 +8,8 @@
 #define FMA_TOKENS 1
 
 /* Σ (code − zero) · activation over groups g0 … g1 − 1 of one row of a block: exact. */
-static int32_t block_sum(const struct pack_format f, const uint8_t (*w)[GROUP_BYTES], const int8_t *q, int row,
-                         int g0, int g1)
+static int32_t block_sum(const struct pack_format f, const uint8_t (*w)[GROUP_BYTES], const int8_t *q,
+                         int row, int g0, int g1)
 {
     int32_t sum = 0;
     for (int g = g0; g < g1; g++)
@@ -18,8 +18,8 @@ static int32_t block_sum(const struct pack_format f, const uint8_t (*w)[GROUP_BY
     return sum;
 }
 
-static void mac_tokens(const struct pack_format f, const struct chunk *c, int n_blocks, const struct act_block *x, int width,
-                int n, float (*total)[TILE_ROWS])
+static void mac_tokens(const struct pack_format f, const struct chunk *c, int n_blocks,
+                       const struct act_block *x, int width, int n, float (*total)[TILE_ROWS])
 {
     (void)n;
     for (int r = 0; r < TILE_ROWS; r++) {
@@ -72,8 +72,8 @@ static void mac_tokens(const struct pack_format f, const struct chunk *c, int n_
 }
 
 /* The reference has one way only: decode, then multiply. */
-INLINE void mac_packed(const struct pack_format f, struct chunk *c, const struct chunk_view *packed, int n_blocks,
-                       const struct act_block *x, float (*total)[TILE_ROWS])
+INLINE void mac_packed(const struct pack_format f, struct chunk *c, const struct chunk_view *packed,
+                       int n_blocks, const struct act_block *x, float (*total)[TILE_ROWS])
 {
     for (int b = 0; b < n_blocks; b++)
         decode_block(c->w[b], f, packed->low + b * f.low_bits * GROUP_BYTES,
@@ -82,7 +82,7 @@ INLINE void mac_packed(const struct pack_format f, struct chunk *c, const struct
 }
 
 static void fma_tokens(const float (*w)[TILE_ROWS], int n_cols, const float *x, int64_t stride, int n,
-                float (*total)[TILE_ROWS])
+                       float (*total)[TILE_ROWS])
 {
     (void)stride;
     (void)n;

@@ -52,8 +52,8 @@ static void store_totals(const struct linear_job *j, int64_t tile, int t0, int n
 }
 
 /* n tokens of one panel against one chunk: whole tiles of tokens, then halves of what is left. */
-INLINE void mac_panel(const struct pack_format f, const struct chunk *c, int n_blocks, const struct act_block *x,
-                      int width, float (*total)[TILE_ROWS])
+INLINE void mac_panel(const struct pack_format f, const struct chunk *c, int n_blocks,
+                      const struct act_block *x, int width, float (*total)[TILE_ROWS])
 {
     int t = 0;
     for (; t + MAC_TOKENS <= width; t += MAC_TOKENS)
@@ -123,8 +123,8 @@ INLINE void tiles_fast(const struct linear_job *j, const struct pack_format f)
     }
 }
 
-/* Float weights, and with --compute f32 all others: one function for all types, because multiplying is most of
- * its time. */
+/* Float weights, and with --compute f32 all others: one function for all types, because multiplying is most
+ * of its time. */
 static void tiles_f32(const struct linear_job *j)
 {
     const struct packed *w = j->w;
@@ -164,17 +164,17 @@ static void tiles_f32(const struct linear_job *j)
 /* The formats as constants, which the inlined loops fold. */
 #define CONSTANT_FORMAT(...) ((struct pack_format){__VA_ARGS__, NULL, NULL})
 
-#define DEFINE_QUANTISED(TYPE, fn, ...)                                                                     \
-    static void fast_##TYPE(const struct linear_job *j)                                                     \
-    {                                                                                                       \
-        tiles_fast(j, CONSTANT_FORMAT(__VA_ARGS__));                                        \
+#define DEFINE_QUANTISED(TYPE, fn, ...)                 \
+    static void fast_##TYPE(const struct linear_job *j) \
+    {                                                   \
+        tiles_fast(j, CONSTANT_FORMAT(__VA_ARGS__));    \
     }
 PACK_FORMATS(DEFINE_QUANTISED)
 
 #define FAST_ROW(TYPE, ...) [QTYPE_##TYPE] = fast_##TYPE,
-#define LINEAR_KERNELS(quantise_)                                                                           \
-    {                                                                                                       \
-        .fast = {PACK_FORMATS(FAST_ROW)[QTYPE_F32] = tiles_f32, [QTYPE_F16] = tiles_f32,                    \
-                 [QTYPE_BF16] = tiles_f32},                                                                 \
-        .f32 = tiles_f32, .act_quantise = quantise_,                                                        \
+#define LINEAR_KERNELS(quantise_)                                                        \
+    {                                                                                    \
+        .fast = {PACK_FORMATS(FAST_ROW)[QTYPE_F32] = tiles_f32, [QTYPE_F16] = tiles_f32, \
+                 [QTYPE_BF16] = tiles_f32},                                              \
+        .f32 = tiles_f32, .act_quantise = quantise_,                                     \
     }

@@ -13,7 +13,8 @@ enum { MMAP_FROM = 1 << 20 };
 void *cpu_alloc(size_t bytes)
 {
     if (bytes >= MMAP_FROM) {
-        void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        void *p =
+            mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
         return p == MAP_FAILED ? NULL : p;
     }
     size_t rounded = (bytes + 63) / 64 * 64;
@@ -36,49 +37,49 @@ static void copy(void *dst, const void *src, size_t bytes)
     memcpy(dst, src, bytes);
 }
 
-#define CPU_OPS(NAME, ISA)                                                                                  \
-    static void NAME##_norm(struct worker *w, const struct norm_args *a)                                    \
-    {                                                                                                       \
-        cpu_norm(w, a, cpu_kernels(ISA));                                                                   \
-    }                                                                                                       \
-    static void NAME##_linear(struct worker *w, const struct linear_args *a)                                \
-    {                                                                                                       \
-        cpu_linear(w, a, linear_kernels(ISA));                                                              \
-    }                                                                                                       \
-    static void NAME##_rope_store(struct worker *w, const struct rope_store_args *a)                        \
-    {                                                                                                       \
-        cpu_rope_store(w, a, cpu_kernels(ISA));                                                             \
-    }                                                                                                       \
-    static void NAME##_attention(struct worker *w, const struct attention_args *a)                          \
-    {                                                                                                       \
-        cpu_attention(w, a, cpu_kernels(ISA));                                                              \
-    }                                                                                                       \
-    static void NAME##_gate(struct worker *w, float *dst, const float *gate, const float *up, int64_t n,    \
-                            enum act act)                                                                   \
-    {                                                                                                       \
-        cpu_gate(w, dst, gate, up, n, act, cpu_kernels(ISA));                                               \
-    }                                                                                                       \
-    static const struct ops NAME##_ops = {                                                                  \
-        .name = "cpu",                                                                                      \
-        .isa = ISA,                                                                                         \
-        .alloc = cpu_alloc,                                                                                 \
-        .release = cpu_release,                                                                             \
-        .upload = copy,                                                                                     \
-        .download = copy,                                                                                   \
-        .packed_alloc = cpu_packed_alloc,                                                                   \
-        .packed_release = cpu_packed_release,                                                               \
-        .packed_view = cpu_packed_view,                                                                     \
-        .pack = cpu_pack,                                                                                   \
-        .scratch_bytes = cpu_scratch_bytes,                                                                 \
-        .attention_scratch_bytes = cpu_attention_scratch_bytes,                                             \
-        .embed = cpu_embed,                                                                                 \
-        .gather = cpu_gather,                                                                               \
-        .norm = NAME##_norm,                                                                                \
-        .linear = NAME##_linear,                                                                            \
-        .rope_table = cpu_rope_table,                                                                       \
-        .rope_store = NAME##_rope_store,                                                                    \
-        .attention = NAME##_attention,                                                                      \
-        .gate = NAME##_gate,                                                                                \
+#define CPU_OPS(NAME, ISA)                                                                               \
+    static void NAME##_norm(struct worker *w, const struct norm_args *a)                                 \
+    {                                                                                                    \
+        cpu_norm(w, a, cpu_kernels(ISA));                                                                \
+    }                                                                                                    \
+    static void NAME##_linear(struct worker *w, const struct linear_args *a)                             \
+    {                                                                                                    \
+        cpu_linear(w, a, linear_kernels(ISA));                                                           \
+    }                                                                                                    \
+    static void NAME##_rope_store(struct worker *w, const struct rope_store_args *a)                     \
+    {                                                                                                    \
+        cpu_rope_store(w, a, cpu_kernels(ISA));                                                          \
+    }                                                                                                    \
+    static void NAME##_attention(struct worker *w, const struct attention_args *a)                       \
+    {                                                                                                    \
+        cpu_attention(w, a, cpu_kernels(ISA));                                                           \
+    }                                                                                                    \
+    static void NAME##_gate(struct worker *w, float *dst, const float *gate, const float *up, int64_t n, \
+                            enum act act)                                                                \
+    {                                                                                                    \
+        cpu_gate(w, dst, gate, up, n, act, cpu_kernels(ISA));                                            \
+    }                                                                                                    \
+    static const struct ops NAME##_ops = {                                                               \
+        .name = "cpu",                                                                                   \
+        .isa = ISA,                                                                                      \
+        .alloc = cpu_alloc,                                                                              \
+        .release = cpu_release,                                                                          \
+        .upload = copy,                                                                                  \
+        .download = copy,                                                                                \
+        .packed_alloc = cpu_packed_alloc,                                                                \
+        .packed_release = cpu_packed_release,                                                            \
+        .packed_view = cpu_packed_view,                                                                  \
+        .pack = cpu_pack,                                                                                \
+        .scratch_bytes = cpu_scratch_bytes,                                                              \
+        .attention_scratch_bytes = cpu_attention_scratch_bytes,                                          \
+        .embed = cpu_embed,                                                                              \
+        .gather = cpu_gather,                                                                            \
+        .norm = NAME##_norm,                                                                             \
+        .linear = NAME##_linear,                                                                         \
+        .rope_table = cpu_rope_table,                                                                    \
+        .rope_store = NAME##_rope_store,                                                                 \
+        .attention = NAME##_attention,                                                                   \
+        .gate = NAME##_gate,                                                                             \
     };
 CPU_OPS(scalar, ISA_SCALAR)
 CPU_OPS(avx2, ISA_AVX2)

@@ -82,7 +82,8 @@ INLINE void codes_read(uint8_t *code, const uint8_t *codes, int row, int n, int 
     }
 }
 
-INLINE void chunk_write(uint8_t *chunk, const struct pack_format *f, int row, const struct row_chunk *r, int n_blocks)
+INLINE void chunk_write(uint8_t *chunk, const struct pack_format *f, int row, const struct row_chunk *r,
+                        int n_blocks)
 {
     struct chunk_view v = chunk_view(f, chunk, n_blocks);
     uint8_t *low = chunk, *high = chunk + (v.high - chunk), *codes = chunk + (v.codes - chunk);
@@ -109,17 +110,17 @@ INLINE void chunk_write(uint8_t *chunk, const struct pack_format *f, int row, co
 }
 
 /* The formats as constants, which the inlined loops fold: packing is most of a load's time. */
-#define DEFINE_WRITE(TYPE, fn, ...)                                                                         \
-    static void write_##TYPE(uint8_t *chunk, int row, const struct row_chunk *r, int n_blocks)              \
-    {                                                                                                       \
-        const struct pack_format f = {__VA_ARGS__, NULL, NULL};                                             \
-        chunk_write(chunk, &f, row, r, n_blocks);                                                           \
+#define DEFINE_WRITE(TYPE, fn, ...)                                                            \
+    static void write_##TYPE(uint8_t *chunk, int row, const struct row_chunk *r, int n_blocks) \
+    {                                                                                          \
+        const struct pack_format f = {__VA_ARGS__, NULL, NULL};                                \
+        chunk_write(chunk, &f, row, r, n_blocks);                                              \
     }
 PACK_FORMATS(DEFINE_WRITE)
 
 #define WRITE_ROW(TYPE, ...) [QTYPE_##TYPE] = write_##TYPE,
-static void (*const chunk_writers[QTYPE_N_MATRIX])(uint8_t *, int, const struct row_chunk *, int) = {
-    PACK_FORMATS(WRITE_ROW)};
+static void (*const chunk_writers[QTYPE_N_MATRIX])(uint8_t *, int, const struct row_chunk *,
+                                                   int) = {PACK_FORMATS(WRITE_ROW)};
 
 static void chunk_read(struct row_chunk *r, const uint8_t *chunk, const struct pack_format *f, int row,
                        int n_blocks)
@@ -206,20 +207,21 @@ void cpu_pack(struct packed *p, int64_t row0, int64_t n_rows, const void *src)
         uint8_t *tile = (uint8_t *)p->data + row / TILE_ROWS * p->tile_bytes;
         int rows = (int)(row0 + n_rows - row < TILE_ROWS ? row0 + n_rows - row : TILE_ROWS);
         for (int64_t k = 0; k < p->cols; k += CHUNK_LEN)
-            pack_chunk(tile + tile_offset(p->type, k), p->type, from + qtype_bytes(p->type, k), row_bytes, rows,
-                       chunk_cols(p, k));
+            pack_chunk(tile + tile_offset(p->type, k), p->type, from + qtype_bytes(p->type, k), row_bytes,
+                       rows, chunk_cols(p, k));
     }
 }
 
-const uint8_t *pack_view_chunk(uint8_t buffer[MAX_CHUNK_BYTES], const struct packed *p, int64_t tile, int64_t col)
+const uint8_t *pack_view_chunk(uint8_t buffer[MAX_CHUNK_BYTES], const struct packed *p, int64_t tile,
+                               int64_t col)
 {
     int64_t row_bytes = qtype_bytes(p->type, p->cols), row = tile * TILE_ROWS;
     int rows = (int)(p->rows - row < TILE_ROWS ? p->rows - row : TILE_ROWS);
     int n_cols = chunk_cols(p, col);
     if (rows < TILE_ROWS)
         memset(buffer, 0, (size_t)tile_offset(p->type, n_cols));
-    pack_chunk(buffer, p->type, (const uint8_t *)p->view + row * row_bytes + qtype_bytes(p->type, col), row_bytes,
-               rows, n_cols);
+    pack_chunk(buffer, p->type, (const uint8_t *)p->view + row * row_bytes + qtype_bytes(p->type, col),
+               row_bytes, rows, n_cols);
     return buffer;
 }
 
@@ -232,7 +234,8 @@ void pack_unpack(void *dst, const struct packed *p, int64_t row, int64_t col)
         memcpy(dst, src + qtype_bytes(p->type, col), (size_t)qtype_bytes(p->type, n_cols));
         return;
     }
-    const uint8_t *chunk = (const uint8_t *)p->data + row / TILE_ROWS * p->tile_bytes + tile_offset(p->type, col);
+    const uint8_t *chunk =
+        (const uint8_t *)p->data + row / TILE_ROWS * p->tile_bytes + tile_offset(p->type, col);
     if (f->scales == SCALE_NONE) {
         size_t bytes = (size_t)f->low_bits / 8;
         for (int k = 0; k < n_cols; k++)

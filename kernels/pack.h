@@ -42,19 +42,19 @@
 
 enum {
     CHUNK_BLOCKS = CHUNK_LEN / ACT_LEN,
-    GROUPS = ACT_LEN / 4,       /* groups of four columns in a block */
+    GROUPS = ACT_LEN / 4, /* groups of four columns in a block */
     GROUP_BYTES = 4 * TILE_ROWS,
     MAX_CODES = 16,
 };
 
 /* How scales apply; each has its own order of the sum (docs/numerics.md, rule 2). */
 enum scale_kind {
-    SCALE_NONE,         /* float types */
-    SCALE_BLOCK,        /* d per 32 */
-    SCALE_BLOCK_MIN,    /* d and m per 32 */
-    SCALE_SUPER32,      /* d per 256, integer scale per 32 */
-    SCALE_SUPER32_MIN,  /* and dmin, integer minima */
-    SCALE_SUPER16,      /* d per 256, integer scale per 16 */
+    SCALE_NONE,        /* float types */
+    SCALE_BLOCK,       /* d per 32 */
+    SCALE_BLOCK_MIN,   /* d and m per 32 */
+    SCALE_SUPER32,     /* d per 256, integer scale per 32 */
+    SCALE_SUPER32_MIN, /* and dmin, integer minima */
+    SCALE_SUPER16,     /* d per 256, integer scale per 16 */
     SCALE_SUPER16_MIN,
 };
 
@@ -79,18 +79,18 @@ struct pack_format {
 
 /* The quantised types, once: for the table, and as constants for the kernels.
  *   type    row functions, scales, low bits, high bits, zero, code book, codes, code bits, code zero */
-#define PACK_FORMATS(X)                                                                                     \
-    X(Q4_0, q4_0, SCALE_BLOCK, 4, 0, 8, false, 0, 0, 0)                                                     \
-    X(Q4_1, q4_1, SCALE_BLOCK_MIN, 4, 0, 0, false, 0, 0, 0)                                                 \
-    X(Q5_0, q5_0, SCALE_BLOCK, 4, 1, 16, false, 0, 0, 0)                                                    \
-    X(Q5_1, q5_1, SCALE_BLOCK_MIN, 4, 1, 0, false, 0, 0, 0)                                                 \
-    X(Q8_0, q8_0, SCALE_BLOCK, 8, 0, 128, false, 0, 0, 0)                                                   \
-    X(Q2_K, q2_k, SCALE_SUPER16_MIN, 2, 0, 0, false, 16, 8, 0)                                              \
-    X(Q3_K, q3_k, SCALE_SUPER16, 2, 1, 4, false, 16, 6, 32)                                                 \
-    X(Q4_K, q4_k, SCALE_SUPER32_MIN, 4, 0, 0, false, 16, 6, 0)                                              \
-    X(Q5_K, q5_k, SCALE_SUPER32_MIN, 4, 1, 0, false, 16, 6, 0)                                              \
-    X(Q6_K, q6_k, SCALE_SUPER16, 4, 2, 32, false, 16, 8, 0)                                                 \
-    X(IQ4_NL, q4_0, SCALE_BLOCK, 4, 0, 128, true, 0, 0, 0)                                                  \
+#define PACK_FORMATS(X)                                        \
+    X(Q4_0, q4_0, SCALE_BLOCK, 4, 0, 8, false, 0, 0, 0)        \
+    X(Q4_1, q4_1, SCALE_BLOCK_MIN, 4, 0, 0, false, 0, 0, 0)    \
+    X(Q5_0, q5_0, SCALE_BLOCK, 4, 1, 16, false, 0, 0, 0)       \
+    X(Q5_1, q5_1, SCALE_BLOCK_MIN, 4, 1, 0, false, 0, 0, 0)    \
+    X(Q8_0, q8_0, SCALE_BLOCK, 8, 0, 128, false, 0, 0, 0)      \
+    X(Q2_K, q2_k, SCALE_SUPER16_MIN, 2, 0, 0, false, 16, 8, 0) \
+    X(Q3_K, q3_k, SCALE_SUPER16, 2, 1, 4, false, 16, 6, 32)    \
+    X(Q4_K, q4_k, SCALE_SUPER32_MIN, 4, 0, 0, false, 16, 6, 0) \
+    X(Q5_K, q5_k, SCALE_SUPER32_MIN, 4, 1, 0, false, 16, 6, 0) \
+    X(Q6_K, q6_k, SCALE_SUPER16, 4, 2, 32, false, 16, 8, 0)    \
+    X(IQ4_NL, q4_0, SCALE_BLOCK, 4, 0, 128, true, 0, 0, 0)     \
     X(IQ4_XS, iq4_xs, SCALE_SUPER32, 4, 0, 128, true, 8, 6, 32)
 
 extern const struct pack_format pack_formats[QTYPE_N_MATRIX];
@@ -144,7 +144,8 @@ enum {
 /* Packs n_cols columns of n_rows rows that lie row_bytes apart; rows past n_rows are left alone. */
 void pack_chunk(uint8_t *dst, enum qtype type, const uint8_t *src, int64_t row_bytes, int n_rows, int n_cols);
 /* The chunk at column `col` of a view's tile, packed into the buffer. */
-const uint8_t *pack_view_chunk(uint8_t buffer[MAX_CHUNK_BYTES], const struct packed *p, int64_t tile, int64_t col);
+const uint8_t *pack_view_chunk(uint8_t buffer[MAX_CHUNK_BYTES], const struct packed *p, int64_t tile,
+                               int64_t col);
 
 /* The chunk at column `col` of one row in the file's layout: the inverse of packing. */
 void pack_unpack(void *dst, const struct packed *p, int64_t row, int64_t col);

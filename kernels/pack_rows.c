@@ -153,7 +153,8 @@ static void pairs_write(uint8_t qs[64], const uint8_t *q)
     for (int half = 0; half < 2; half++)
         for (int j = 0; j < 32; j++) {
             const uint8_t *e = q + 128 * half + j;
-            qs[32 * half + j] = (uint8_t)((e[0] & 3) | (e[32] & 3) << 2 | (e[64] & 3) << 4 | (e[96] & 3) << 6);
+            qs[32 * half + j] =
+                (uint8_t)((e[0] & 3) | (e[32] & 3) << 2 | (e[64] & 3) << 4 | (e[96] & 3) << 6);
         }
 }
 
@@ -344,5 +345,4 @@ const struct pack_format pack_formats[QTYPE_N_MATRIX] = {
     [QTYPE_F32] = {.scales = SCALE_NONE, .low_bits = 32},
     [QTYPE_F16] = {.scales = SCALE_NONE, .low_bits = 16},
     [QTYPE_BF16] = {.scales = SCALE_NONE, .low_bits = 16},
-    PACK_FORMATS(TABLE_ROW)
-};
+    PACK_FORMATS(TABLE_ROW)};

@@ -66,7 +66,8 @@ static void reference(float *y, enum qtype t, const uint8_t *rows, const float *
                 qtypes[t].to_f32(w, row, cols);
                 y[i * s->rows + r] = qtypes[QTYPE_F32].dot(w, x + i * cols, cols);
             } else {
-                y[i * s->rows + r] = qtypes[t].dot(row, qtypes[t].x_is_f32 ? (const void *)(x + i * cols) : act, cols);
+                y[i * s->rows + r] =
+                    qtypes[t].dot(row, qtypes[t].x_is_f32 ? (const void *)(x + i * cols) : act, cols);
             }
         }
     }
@@ -114,10 +115,11 @@ START_TEST(linear_matches_dot)
                     struct team *team = team_new(n_threads);
                     team_run(team, run, &job);
                     for (int64_t i = 0; i < n_out; i++)
-                        ck_assert_msg(memcmp(&got[i], &expected[i], sizeof got[i]) == 0,
-                                      "%s, %s, compute %d, %dx%d, %d tokens, view %d: token %d row %d is %a, not %a",
-                                      qtypes[t].name, isa_name((enum isa)isa), compute, s->rows, (int)cols, s->tokens,
-                                      view, (int)i / s->rows, (int)i % s->rows, (double)got[i], (double)expected[i]);
+                        ck_assert_msg(
+                            memcmp(&got[i], &expected[i], sizeof got[i]) == 0,
+                            "%s, %s, compute %d, %dx%d, %d tokens, view %d: token %d row %d is %a, not %a",
+                            qtypes[t].name, isa_name((enum isa)isa), compute, s->rows, (int)cols, s->tokens,
+                            view, (int)i / s->rows, (int)i % s->rows, (double)got[i], (double)expected[i]);
 
                     /* Two parts that share the input, with a bias and with a residual. */
                     float *second = malloc(sizeof *second * (size_t)n_out);
@@ -189,7 +191,8 @@ START_TEST(not_finite_propagates)
         struct packed p;
         ops->packed_view(&p, t, ROWS, COLS, rows);
         struct job job = {.ops = ops};
-        job.args = (struct linear_args){.x = x, .n_tokens = TOKENS, .n_parts = 1, .part = {{.w = &p, .out = got}}};
+        job.args =
+            (struct linear_args){.x = x, .n_tokens = TOKENS, .n_parts = 1, .part = {{.w = &p, .out = got}}};
         size_t scratch_bytes = ops->scratch_bytes(TOKENS, COLS);
         job.args.scratch = ops->alloc(scratch_bytes);
         struct team *team = team_new(1);
