@@ -325,7 +325,7 @@ static struct value sort_key(struct jinja *j, struct value item, struct value at
 
 static struct value filter_sort(struct jinja *j, struct value v, struct args *a)
 {
-    bool down = jinja_bool_arg(j, a->v[0], false), case_sensitive = jinja_bool_arg(j, a->v[1], false);
+    bool down = jinja_int_arg(j, a->v[0], 0) != 0, case_sensitive = jinja_bool_arg(j, a->v[1], false);
     struct value l = jinja_list_of(j, jinja_iter(j, v));
     struct sortable *s = jinja_alloc(j, l.l->n, sizeof *s);
     for (size_t i = 0; i < l.l->n; i++)
@@ -336,7 +336,7 @@ static struct value filter_sort(struct jinja *j, struct value v, struct args *a)
 
 static struct value filter_dictsort(struct jinja *j, struct value v, struct args *a)
 {
-    bool case_sensitive = jinja_bool_arg(j, a->v[0], false), down = jinja_bool_arg(j, a->v[2], false);
+    bool case_sensitive = jinja_bool_arg(j, a->v[0], false), down = jinja_int_arg(j, a->v[2], 0) != 0;
     bool by_value = a->v[1].kind == V_STRING && jinja_str_is(a->v[1].s, "value");
     if (v.kind != V_DICT)
         jinja_fail(j, "dictsort needs a mapping, not %s", jinja_type_name(v));

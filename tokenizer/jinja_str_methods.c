@@ -63,7 +63,7 @@ static struct value str_rsplit(struct jinja *j, struct value self, struct args *
 
 static struct value str_splitlines(struct jinja *j, struct value self, struct args *a)
 {
-    return jinja_splitlines(j, self.s, jinja_bool_arg(j, a->v[0], false));
+    return jinja_splitlines(j, self.s, jinja_int_arg(j, a->v[0], 0) != 0);
 }
 
 static struct value partition(struct jinja *j, const struct str *s, const struct str *sep, bool from_right)
