@@ -174,15 +174,18 @@ static struct range rows_range(const struct attention_block *a, int r, int n)
     return g;
 }
 
+/* With few rows, one token's, reading is what takes the time: half floats are used where they lie and the
+ * next data prefetched. With many, converting them once saves more. */
+enum { FEW_ROWS = 2 * MAX_ROWS };
+
 /* ---- Scores ------------------------------------------------------------------------------------ */
 
-/* Two tiles of 16 positions at a time. Half floats are converted once when several groups of rows use
- * them. */
+/* Two tiles of 16 positions at a time. */
 LANES_INLINE void scores_float(const struct attention_block *a, bool f16)
 {
     const int pair = 2 * TILE_ROWS, panel = TILE_ROWS * a->head_dim, step = rows_step(a->n_rows);
     struct range all = rows_range(a, 0, a->n_rows);
-    bool convert = f16 && a->n_rows > MAX_ROWS;
+    bool convert = f16 && a->n_rows > FEW_ROWS;
     struct product p = {.n = a->head_dim,
                         .a_stride = a->head_dim,
                         .b_stride = TILE_ROWS,
@@ -206,7 +209,7 @@ LANES_INLINE void scores_float(const struct attention_block *a, bool f16)
             p.a = a->q + r * a->head_dim;
             p.b = (const uint8_t *)keys + (int64_t)first * panel * (p.b_f16 ? 2 : 4);
             p.c = a->s + r * KV_PAGE + begin + TILE_ROWS * first;
-            p.next = r == 0 && a->n_rows <= MAX_ROWS ? (const uint8_t *)a->v + offset : NULL;
+            p.next = r == 0 && a->n_rows <= FEW_ROWS ? (const uint8_t *)a->v + offset : NULL;
             product(p, n, last - first);
         }
     }
@@ -303,12 +306,12 @@ LANES_INLINE void widen(float *dst, const void *row, int c, int n, bool f16)
         dst[i] = i >= n ? 0 : f16 ? _cvtsh_ss(((const uint16_t *)row)[c + i]) : ((const float *)row)[c + i];
 }
 
-/* Values are used where they lie, or copied as floats when several groups of rows use them or a row is no
- * whole number of panels. */
+/* Values are used where they lie, or copied as floats: for many rows, or when a value is no whole number of
+ * panels. */
 LANES_INLINE void values_float(const struct attention_block *a, bool f16)
 {
     struct range all = rows_range(a, 0, a->n_rows);
-    bool copy = a->n_rows > MAX_ROWS || a->head_dim % 16 != 0;
+    bool copy = a->n_rows > FEW_ROWS || a->head_dim % 16 != 0;
     const int bytes = f16 ? 2 : 4;
     for (int c = 0; c < a->o_stride; c += CHANNELS) {
         int n = a->head_dim - c < CHANNELS ? a->head_dim - c : CHANNELS;
