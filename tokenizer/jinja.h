@@ -53,9 +53,9 @@ void *jinja_alloc(struct jinja *j, size_t n, size_t size);
 void *jinja_grow(struct jinja *j, const void *old, size_t n_old, size_t n_new, size_t size);
 
 /* Leaves with "NAME:LINE: message". */
-_Noreturn void jinja_fail(struct jinja *j, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+__attribute__((noreturn, format(printf, 2, 3))) void jinja_fail(struct jinja *j, const char *fmt, ...);
 /* Leaves with the message alone: raise_exception. */
-_Noreturn void jinja_raise(struct jinja *j, const char *message, size_t len);
+__attribute__((noreturn)) void jinja_raise(struct jinja *j, const char *message, size_t len);
 /* Counts n units of work; fails beyond the limit. */
 void jinja_step(struct jinja *j, size_t n);
 /* Brackets of anything that recurses on the template's or the data's say-so. */
@@ -251,7 +251,7 @@ static inline struct value v_iter(struct iter *it)
 struct value jinja_undefined_name(struct jinja *j, const struct str *name);
 struct value jinja_undefined_attr(struct jinja *j, struct value of, struct value name);
 struct value jinja_undefined_hint(struct jinja *j, const char *hint);
-_Noreturn void jinja_fail_undefined(struct jinja *j, struct value undefined);
+__attribute__((noreturn)) void jinja_fail_undefined(struct jinja *j, struct value undefined);
 const char *jinja_type_name(struct value v); /* Python's: "str", "dict", … */
 
 struct list *jinja_list_new(struct jinja *j, size_t n);
@@ -277,6 +277,7 @@ int64_t jinja_range_at(const struct range *r, int64_t i);
 /* bool as 0 or 1; false when v is no integer. */
 bool jinja_as_int(struct value v, int64_t *out);
 bool jinja_as_float(struct value v, double *out); /* int, bool or float */
+bool jinja_truncate(double f, int64_t *i);        /* false: NaN, or beyond int64_t */
 int64_t jinja_int_arg(struct jinja *j, struct value v, int64_t absent);
 bool jinja_bool_arg(struct jinja *j, struct value v, bool absent);
 

@@ -85,7 +85,7 @@ static struct expr *with_items(struct parser *p, enum expr_kind kind, int line, 
     return e;
 }
 
-_Noreturn static void fail_unexpected(struct parser *p)
+__attribute__((noreturn)) static void fail_unexpected(struct parser *p)
 {
     char buf[64];
     jinja_fail(p->j, "unexpected '%s'", token_name(&p->now, buf, sizeof buf));
@@ -137,7 +137,7 @@ static void parse_args(struct parser *p, struct expr *call)
             parser_advance(p);
             if (kw.n == cap_names) {
                 cap_names = cap_names ? 2 * cap_names : 4;
-                a->kw_names = jinja_grow(p->j, a->kw_names, kw.n, cap_names, sizeof *a->kw_names);
+                a->kw_names = jinja_grow(p->j, a->kw_names, kw.n, cap_names, sizeof(struct str *));
             }
             a->kw_names[kw.n] = name;
             append(p, &kw, parse_expression(p));

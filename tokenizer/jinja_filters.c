@@ -303,14 +303,6 @@ static bool parse_float_text(struct jinja *j, const struct str *s, double *out)
     return end > p && *end == '\0';
 }
 
-static bool float_to_int(double f, int64_t *out)
-{
-    if (!(f > -0x1p63 && f < 0x1p63))
-        return false;
-    *out = (int64_t)f;
-    return true;
-}
-
 static struct value filter_int(struct jinja *j, struct value v, struct args *a)
 {
     int64_t i = 0;
@@ -321,10 +313,10 @@ static struct value filter_int(struct jinja *j, struct value v, struct args *a)
         return v_int(i);
     if (jinja_as_int(v, &i))
         return v_int(i);
-    if (v.kind == V_FLOAT && !isnan(v.f) && !float_to_int(v.f, &i))
+    if (v.kind == V_FLOAT && !isnan(v.f) && !jinja_truncate(v.f, &i))
         jinja_fail(j, "integer overflow");
-    if ((v.kind == V_FLOAT && float_to_int(v.f, &i)) ||
-        (v.kind == V_STRING && parse_float_text(j, v.s, &f) && float_to_int(f, &i)))
+    if ((v.kind == V_FLOAT && jinja_truncate(v.f, &i)) ||
+        (v.kind == V_STRING && parse_float_text(j, v.s, &f) && jinja_truncate(f, &i)))
         return v_int(i);
     return a->v[0].kind == V_ABSENT ? v_int(0) : a->v[0];
 }

@@ -156,17 +156,21 @@ static struct value next_arg(struct jinja *j, struct percent_args *a)
     return v;
 }
 
-static int64_t percent_number(struct jinja *j, const char **p, const char *end, struct percent_args *a)
+static int64_t number(struct jinja *j, const char **p, const char *end)
 {
     int64_t n = 0;
-    if (*p < end && **p == '*') {
-        ++*p;
-        return jinja_int_arg(j, next_arg(j, a), 0);
-    }
     for (; *p < end && **p >= '0' && **p <= '9'; ++*p)
         if ((n = 10 * n + (**p - '0')) > JINJA_MAX_OUTPUT)
             jinja_fail(j, "width too big");
     return n;
+}
+
+static int64_t number_or_star(struct jinja *j, const char **p, const char *end, struct percent_args *a)
+{
+    if (*p == end || **p != '*')
+        return number(j, p, end);
+    ++*p;
+    return jinja_int_arg(j, next_arg(j, a), 0);
 }
 
 static void percent_value(struct jinja *j, struct text *t, struct spec *s, struct value v)
@@ -193,9 +197,7 @@ static void percent_value(struct jinja *j, struct text *t, struct spec *s, struc
     case 'x':
     case 'X':
     case 'o':
-        if (v.kind == V_FLOAT && strchr("diu", s->type) && v.f > -0x1p63 && v.f < 0x1p63)
-            v = v_int((int64_t)v.f);
-        if (jinja_as_int(v, &i)) {
+        if (jinja_as_int(v, &i) || (v.kind == V_FLOAT && strchr("diu", s->type) && jinja_truncate(v.f, &i))) {
             put_int(j, t, s, i);
             return;
         }
@@ -265,10 +267,10 @@ const struct str *jinja_percent(struct jinja *j, const struct str *s, struct val
             else if (*p == '+' || (*p == ' ' && !spec.sign))
                 spec.sign = *p;
         }
-        spec.width = percent_number(j, &p, end, &a);
+        spec.width = number_or_star(j, &p, end, &a);
         if (p < end && *p == '.') {
             p++;
-            spec.precision = percent_number(j, &p, end, &a);
+            spec.precision = number_or_star(j, &p, end, &a);
         }
         while (p < end && (*p == 'h' || *p == 'l' || *p == 'L'))
             p++;
@@ -324,14 +326,14 @@ static struct spec parse_spec(struct jinja *j, const char *p, const char *end)
         p++;
     }
     if (p < end && *p >= '0' && *p <= '9')
-        s.width = percent_number(j, &p, end, NULL);
+        s.width = number(j, &p, end);
     if (p < end && *p == ',') {
         s.grouped = true;
         p++;
     }
     if (p < end && *p == '.') {
         p++;
-        s.precision = p < end && *p != '*' ? percent_number(j, &p, end, NULL) : 0;
+        s.precision = number(j, &p, end);
     }
     if (p < end)
         s.type = *p++;

@@ -11,7 +11,7 @@ static const char *const op_names[] = {
     [OP_GE] = ">=", [OP_IN] = "in",  [OP_NOT_IN] = "not in",
 };
 
-_Noreturn static void fail_types(struct jinja *j, enum op op, struct value a, struct value b)
+__attribute__((noreturn)) static void fail_types(struct jinja *j, enum op op, struct value a, struct value b)
 {
     if (a.kind == V_UNDEFINED || b.kind == V_UNDEFINED)
         jinja_fail_undefined(j, a.kind == V_UNDEFINED ? a : b);

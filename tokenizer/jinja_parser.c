@@ -88,7 +88,7 @@ uint32_t parser_symbol(struct parser *p, const struct str *name)
         return p->symbol_index[slot] - 1;
     if (p->n_symbols == p->cap_symbols) {
         p->cap_symbols = p->cap_symbols ? 2 * p->cap_symbols : 32;
-        p->symbols = jinja_grow(p->j, p->symbols, p->n_symbols, p->cap_symbols, sizeof *p->symbols);
+        p->symbols = jinja_grow(p->j, p->symbols, p->n_symbols, p->cap_symbols, sizeof(struct str *));
     }
     p->symbols[p->n_symbols] = name;
     p->symbol_index[slot] = (uint32_t)++p->n_symbols;
@@ -271,8 +271,8 @@ static void parse_signature(struct parser *p, struct macro *m)
         if (m->n_params == cap) {
             cap = cap ? 2 * cap : 4;
             m->params = jinja_grow(p->j, m->params, m->n_params, cap, sizeof *m->params);
-            m->param_names = jinja_grow(p->j, m->param_names, m->n_params, cap, sizeof *m->param_names);
-            m->defaults = jinja_grow(p->j, m->defaults, m->n_defaults, cap, sizeof *m->defaults);
+            m->param_names = jinja_grow(p->j, m->param_names, m->n_params, cap, sizeof(struct str *));
+            m->defaults = jinja_grow(p->j, m->defaults, m->n_defaults, cap, sizeof(struct expr *));
         }
         const struct str *name = parser_expect(p, T_NAME).text;
         m->param_names[m->n_params] = name;
@@ -352,8 +352,8 @@ static struct stmt *parse_with(struct parser *p)
             (void)parser_expect(p, T_COMMA);
         if (s->n_targets == cap) {
             cap = cap ? 2 * cap : 4;
-            s->targets = jinja_grow(p->j, s->targets, s->n_targets, cap, sizeof *s->targets);
-            s->values = jinja_grow(p->j, s->values, s->n_targets, cap, sizeof *s->values);
+            s->targets = jinja_grow(p->j, s->targets, s->n_targets, cap, sizeof(struct expr *));
+            s->values = jinja_grow(p->j, s->values, s->n_targets, cap, sizeof(struct expr *));
         }
         s->targets[s->n_targets] = parse_target(p, false, NULL);
         (void)parser_expect(p, T_ASSIGN);

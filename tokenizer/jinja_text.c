@@ -195,7 +195,7 @@ static size_t count_chars(const char *p, size_t len)
 size_t jinja_n_chars(const struct str *s)
 {
     if (s->n_chars == SIZE_MAX) /* a cache: the string itself stays what it was */
-        ((struct str *)(uintptr_t)s)->n_chars = count_chars(s->p, s->len);
+        ((struct str *)s)->n_chars = count_chars(s->p, s->len);
     return s->n_chars;
 }
 
@@ -508,20 +508,23 @@ static bool is_cased(int32_t c)
 
 static void put_upper(struct jinja *j, struct text *t, int32_t c, bool title)
 {
+    if (c >= 'a' && c <= 'z')
+        c -= 'a' - 'A';
+    else if (c >= 0x80 && c != 0xdf)
+        c = title ? utf8proc_totitle(c) : utf8proc_toupper(c);
     if (c == 0xdf) /* ß: the one letter of living languages whose capital is two */
         text_put_c(j, t, title ? "Ss" : "SS");
-    else if (c < 0x80)
-        text_put(j, t, &(char){(char)(c >= 'a' && c <= 'z' ? c - 32 : c)}, 1);
     else
-        text_put_char(j, t, title ? utf8proc_totitle(c) : utf8proc_toupper(c));
+        text_put_char(j, t, c);
 }
 
 static void put_lower(struct jinja *j, struct text *t, int32_t c)
 {
-    if (c < 0x80)
-        text_put(j, t, &(char){(char)(c >= 'A' && c <= 'Z' ? c + 32 : c)}, 1);
-    else
-        text_put_char(j, t, utf8proc_tolower(c));
+    if (c >= 'A' && c <= 'Z')
+        c += 'a' - 'A';
+    else if (c >= 0x80)
+        c = utf8proc_tolower(c);
+    text_put_char(j, t, c);
 }
 
 const struct str *jinja_case(struct jinja *j, const struct str *s, enum text_case to)

@@ -98,10 +98,11 @@ bool jinja_bool_arg(struct jinja *j, struct value v, bool absent)
     return v.kind == V_ABSENT ? absent : jinja_truth(j, v);
 }
 
-/* Does the double hold an integer that int64_t can too? */
-static bool float_int(double f, int64_t *i)
+static const double two_63 = 9223372036854775808.0; /* one more than int64_t holds */
+
+bool jinja_truncate(double f, int64_t *i)
 {
-    if (!(f >= -0x1p63 && f < 0x1p63) || f != floor(f))
+    if (!(f >= -two_63 && f < two_63))
         return false;
     *i = (int64_t)f;
     return true;
@@ -110,9 +111,9 @@ static bool float_int(double f, int64_t *i)
 /* Exact, as Python's comparison of int and float is: 2^53 + 1 is not 2.0^53. */
 static int compare_int_float(int64_t i, double f)
 {
-    if (f >= 0x1p63)
+    if (f >= two_63)
         return -1;
-    if (f < -0x1p63)
+    if (f < -two_63)
         return 1;
     int64_t whole = (int64_t)f; /* towards zero */
     if (i != whole)
@@ -196,7 +197,7 @@ static uint64_t hash(struct jinja *j, struct value v)
         (void)jinja_as_int(v, &i);
         return mix((uint64_t)i); /* 1, 1.0 and True are one key */
     case V_FLOAT:
-        if (!float_int(v.f, &i))
+        if (v.f != floor(v.f) || !jinja_truncate(v.f, &i))
             memcpy(&i, &v.f, sizeof i);
         return mix((uint64_t)i);
     case V_STRING: {

@@ -13,7 +13,7 @@ static char file[] = "/tmp/quoll-template-XXXXXX";
 /* The template in a temporary file, removed by drop_file. */
 static const char *template_file(const char *source)
 {
-    strcpy(file + sizeof file - 7, "XXXXXX");
+    memcpy(file + sizeof file - 7, "XXXXXX", 6);
     int fd = mkstemp(file);
     ck_assert_int_ge(fd, 0);
     ck_assert_int_eq(write(fd, source, strlen(source)), (ssize_t)strlen(source));
