@@ -9,6 +9,7 @@
 #include <histedit.h>
 #include <langinfo.h>
 #include <locale.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -28,8 +29,22 @@ struct input {
     int history_fd; /* −1: not kept */
     char *raw;      /* the line or block being read */
     size_t n_raw, cap;
-    char *clean; /* what was lent */
+    char *clean;         /* what was lent */
+    char ahead[1 << 12]; /* of stdin: read and not yet used, when it is no terminal */
+    size_t ahead_at, n_ahead;
 };
+
+static volatile sig_atomic_t resized, continued;
+
+/* Waits until stdin has something or a signal came. One that comes just before poll does not end it,
+ * hence the time limit. */
+static void wait_for_input(void)
+{
+    struct pollfd p = {.fd = STDIN_FILENO, .events = POLLIN};
+    enum { HALF_A_SECOND = 500 };
+    while (tool_interrupts() == 0 && !resized && !continued && poll(&p, 1, HALF_A_SECOND) == 0)
+        continue;
+}
 
 /* ---- History, in $XDG_STATE_HOME/quoll or ~/.local/state/quoll ---------------------------------- */
 
@@ -108,8 +123,6 @@ static void history_add(struct input *in, const char *line)
 
 /* ---- Terminal ----------------------------------------------------------------------------------- */
 
-static volatile sig_atomic_t resized, continued;
-
 static void note_signal(int sig)
 {
     if (sig == SIGWINCH)
@@ -137,19 +150,19 @@ static int read_key(EditLine *el, wchar_t *key)
     memset(&state, 0, sizeof state);
     for (;;) {
         char c;
-        ssize_t n = read(STDIN_FILENO, &c, 1);
-        if (n < 0 && errno == EINTR) {
-            if (tool_interrupts() > 0)
-                return -1;
-            if (resized)
-                el_resize(el);
-            if (continued) { /* after Ctrl-Z the shell's settings are on */
-                el_set(el, EL_PREP_TERM, 1);
-                el_set(el, EL_REFRESH);
-            }
-            resized = continued = 0;
-            continue;
+        wait_for_input();
+        if (tool_interrupts() > 0)
+            return -1;
+        if (resized)
+            el_resize(el);
+        if (continued) { /* after Ctrl-Z the shell's settings are on */
+            el_set(el, EL_PREP_TERM, 1);
+            el_set(el, EL_REFRESH);
         }
+        resized = continued = 0;
+        ssize_t n = read(STDIN_FILENO, &c, 1);
+        if (n < 0 && errno == EINTR)
+            continue;
         if (n <= 0)
             return (int)n;
         size_t used = mbrtowc(key, &c, 1, &state);
@@ -242,26 +255,47 @@ static enum input_kind too_long(char *err, size_t errlen)
     return INPUT_FAILED;
 }
 
-/* Appends one line of stdin, without its newline. */
-static enum input_kind plain_line(struct input *in, char *err, size_t errlen)
+/* More of stdin into in->ahead; INPUT_LINE: there is some. */
+static enum input_kind read_ahead(struct input *in, char *err, size_t errlen)
 {
-    int c;
-    size_t begin = in->n_raw;
-    errno = 0;
-    while ((c = getc_unlocked(stdin)) != EOF && c != '\n') {
-        char byte = (char)c;
-        if (put(in, &byte, 1) != 0)
-            return too_long(err, errlen);
-    }
-    if (tool_interrupts() > 0)
-        return INPUT_INTERRUPT;
-    if (c == EOF && ferror(stdin)) {
+    ssize_t n;
+    do {
+        wait_for_input();
+        if (tool_interrupts() > 0)
+            return INPUT_INTERRUPT;
+        n = read(STDIN_FILENO, in->ahead, sizeof in->ahead);
+    } while (n < 0 && errno == EINTR);
+    if (n < 0) {
         err_set(err, errlen, "standard input: %s", strerror(errno));
         return INPUT_FAILED;
     }
+    in->ahead_at = 0;
+    in->n_ahead = (size_t)n;
+    return n > 0 ? INPUT_LINE : INPUT_END;
+}
+
+/* Appends one line of stdin, without its newline. */
+static enum input_kind plain_line(struct input *in, char *err, size_t errlen)
+{
+    size_t begin = in->n_raw;
+    const char *newline = NULL;
+    enum input_kind kind = INPUT_LINE;
+    while (!newline) {
+        if (in->ahead_at == in->n_ahead && (kind = read_ahead(in, err, errlen)) != INPUT_LINE)
+            break;
+        const char *from = in->ahead + in->ahead_at;
+        size_t n = in->n_ahead - in->ahead_at;
+        if ((newline = memchr(from, '\n', n)))
+            n = (size_t)(newline - from);
+        if (put(in, from, n) != 0)
+            return too_long(err, errlen);
+        in->ahead_at += n + (newline ? 1 : 0);
+    }
+    if (kind == INPUT_INTERRUPT || kind == INPUT_FAILED || (kind == INPUT_END && in->n_raw == begin))
+        return kind;
     if (in->n_raw > begin && in->raw[in->n_raw - 1] == '\r')
         in->raw[--in->n_raw] = '\0';
-    return c == EOF && in->n_raw == begin ? INPUT_END : INPUT_LINE;
+    return INPUT_LINE;
 }
 
 static enum input_kind edited_line(struct input *in, const char *prompt, char *err, size_t errlen)

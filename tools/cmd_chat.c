@@ -354,6 +354,8 @@ int cmd_chat(int argc, char **argv)
         OPTION_STRING_ROW("system", 0, &system, "TEXT", "-sys: the system prompt"),
         OPTION_NUMBER_ROW("predict", 'n', &c.settings.n_predict, -1, INT32_MAX, "N",
                           "tokens per answer at most (default: -1, until the model ends it)"),
+        OPTION_FLAG_ROW("ignore-eos", 0, &c.settings.run.ignore_eos,
+                        "answers end with -n or the context only"),
     };
     struct option_set options = {
         .usage = "quoll chat [-m MODEL] [options]",

@@ -332,14 +332,16 @@ START_TEST(interrupts_end_it_cleanly)
 {
     if (!here)
         return;
-    static const char *const script = "sleep 20 | $Q chat -m $1 & p=$!; sleep 2; kill -$2 $p; wait $p";
-    cli_expect(CLI_SHELL(script, model, "INT"), 130, "");
-    cli_expect(CLI_SHELL(script, model, "TERM"), 130, "");
+    /* a pipe that this side holds open: neither end of the file nor a line comes */
+    (void)unlink(file);
+    ck_assert_int_eq(mkfifo(file, 0600), 0);
+    static const char *const idle = "$Q chat -m $1 <>$2 & p=$!; sleep 1; kill -$3 $p; wait $p";
+    cli_expect(CLI_SHELL(idle, model, file, "INT"), 130, "");
+    cli_expect(CLI_SHELL(idle, model, file, "TERM"), 130, "");
     /* an answer without end */
-    static const char *const busy =
-        "(echo hi; sleep 20) | $Q chat -m $1 -c 100000 -q --ignore-eos >/dev/null & "
-        "p=$!; sleep 2; kill -INT $p; wait $p";
-    cli_expect(CLI_SHELL(busy, model), 130, "");
+    static const char *const busy = "$Q chat -m $1 -c 100000 -q --ignore-eos <>$2 >/dev/null & p=$!; "
+                                    "echo hi >$2; sleep 1; kill -TERM $p; wait $p";
+    cli_expect(CLI_SHELL(busy, model, file), 130, "");
 }
 END_TEST
 

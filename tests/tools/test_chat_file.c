@@ -115,7 +115,7 @@ START_TEST(full_disk_loses_nothing)
     ck_assert_int_eq(chat_save(path, &t, &s, "m", err, sizeof err), -1);
     ck_assert_ptr_nonnull(strstr(err, path));
     ck_assert_int_eq(stat(path, &after), 0);
-    ck_assert_int_eq(after.st_ino, before.st_ino);
+    ck_assert_uint_eq(after.st_ino, before.st_ino);
     ck_assert_int_eq(after.st_size, before.st_size);
     ck_assert_uint_eq(n_files(), 1); /* no half-written one is left */
 }
