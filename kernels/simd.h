@@ -75,7 +75,8 @@ EMU_INLINE float emu_mm512_reduce_max_ps(__m512 v)
 /* SIMDe 0.7.4 has this one, but its alias takes four arguments. */
 EMU_INLINE __m512i emu_mm512_madd_epi16(__m512i a, __m512i b)
 {
-    return EMU_512(_mm256_madd_epi16(EMU_HALF(a, 0), EMU_HALF(b, 0)), _mm256_madd_epi16(EMU_HALF(a, 1), EMU_HALF(b, 1)));
+    return EMU_512(_mm256_madd_epi16(EMU_HALF(a, 0), EMU_HALF(b, 0)),
+                   _mm256_madd_epi16(EMU_HALF(a, 1), EMU_HALF(b, 1)));
 }
 #undef _mm512_madd_epi16
 #define _mm512_madd_epi16(a, b) emu_mm512_madd_epi16(a, b)

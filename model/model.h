@@ -12,7 +12,7 @@ enum rope_scaling { ROPE_SCALING_NONE, ROPE_SCALING_LINEAR, ROPE_SCALING_DYNAMIC
 struct config {
     const struct arch *arch; /* model/arch.h: the row of the architecture table */
     int dim, n_layers, n_heads, n_kv_heads, head_dim, ffn_dim, vocab_size;
-    int max_seq_len; /* the context length the model was trained for */
+    int max_seq_len;    /* the context length the model was trained for */
     int sliding_window; /* 0: none. Positions past it are refused: within it a window changes nothing */
     int rotary_dim;
     enum rope_pairing rope_pairing;
@@ -29,11 +29,11 @@ struct model;
 
 struct model_options {
     const struct ops *ops;
-    int n_threads;         /* for packing */
-    bool no_repack;        /* compute from the file's layout (slow, the same bits): the weights must stay open */
+    int n_threads;  /* for packing */
+    bool no_repack; /* compute from the file's layout (slow, the same bits): the weights must stay open */
     double rope_freq_base; /* 0: the model's own */
     double rope_scale;     /* 0: the model's own; 2: positions at half speed */
-    int rope_scaling;      /* enum rope_scaling, −1: the model's own (LINEAR when only rope_scale is given) */
+    int rope_scaling; /* enum rope_scaling, −1: the model's own (LINEAR when only rope_scale is given) */
 };
 
 /* Binds every tensor of w to its role, checks shapes, packs. A tensor that nothing binds, a missing one,
@@ -68,10 +68,10 @@ struct cache_options {
 
 int cache_new(struct cache **out, const struct model *m, const struct cache_options *opt, char *err,
               size_t errlen);
-void cache_free(struct cache *c); /* NULL is fine */
-int64_t cache_len(const struct cache *c, int seq);      /* positions the sequence holds */
-int64_t cache_capacity(const struct cache *c);          /* n_ctx */
-uint64_t cache_bytes(const struct cache *c); /* of all pages; they take memory when first used */
+void cache_free(struct cache *c);                  /* NULL is fine */
+int64_t cache_len(const struct cache *c, int seq); /* positions the sequence holds */
+int64_t cache_capacity(const struct cache *c);     /* n_ctx */
+uint64_t cache_bytes(const struct cache *c);       /* of all pages; they take memory when first used */
 void cache_truncate(struct cache *c, int seq, int64_t len); /* forgets positions from len on */
 void cache_drop(struct cache *c, int seq);
 /* dst becomes the first len positions of src. Pages are shared, so this copies nothing and needs no free
@@ -85,25 +85,25 @@ int cache_copy_prefix(struct cache *c, int dst, int src, int64_t len);
 struct batch {
     int n;
     const int32_t *id;
-    const int32_t *seq;          /* NULL: all sequence 0 */
-    const int64_t *pos;          /* NULL: continue each sequence */
-    const uint8_t *want_logits;  /* NULL: the last token only */
+    const int32_t *seq;         /* NULL: all sequence 0 */
+    const int64_t *pos;         /* NULL: continue each sequence */
+    const uint8_t *want_logits; /* NULL: the last token only */
 };
 
 /* What one caller needs to run a model: threads and scratch for up to max_batch tokens at once. */
 struct context;
 
 struct context_options {
-    int n_threads;        /* for one token at a time */
-    int n_threads_batch;  /* for more than one */
-    int max_batch;        /* tokens per slice: larger batches are cut, with the same result */
+    int n_threads;       /* for one token at a time */
+    int n_threads_batch; /* for more than one */
+    int max_batch;       /* tokens per slice: larger batches are cut, with the same result */
     enum compute compute;
-    bool check_finite;    /* stop at the first NaN or Inf and name layer and operator */
+    bool check_finite; /* stop at the first NaN or Inf and name layer and operator */
 };
 
 int context_new(struct context **out, const struct model *m, struct cache *c,
                 const struct context_options *opt, char *err, size_t errlen);
-void context_free(struct context *x); /* NULL is fine; the model and the cache outlive it */
+void context_free(struct context *x);            /* NULL is fine; the model and the cache outlive it */
 uint64_t context_bytes(const struct context *x); /* scratch */
 
 /* Evaluates a batch; appends its tokens to the cache. logits (lent until the next call, may be NULL): one
@@ -111,7 +111,6 @@ uint64_t context_bytes(const struct context *x); /* scratch */
  * batch wants more of them than any before; one row is there from the start, so generation allocates
  * nothing. −1: an empty batch, an id out of range, positions that do not continue their sequence, no room
  * in the cache, a value that is not finite (check_finite): nothing was appended. */
-int context_eval(struct context *x, const struct batch *b, const float **logits, char *err,
-                 size_t errlen);
+int context_eval(struct context *x, const struct batch *b, const float **logits, char *err, size_t errlen);
 
 #endif

@@ -10,8 +10,8 @@
 #include <stdio.h>
 
 /* Fills err (when there is room for one) and returns -1, so that `return err_set(…)` reads well. */
-__attribute__((format(printf, 3, 4))) static inline int err_set(char *err, size_t errlen,
-                                                                const char *fmt, ...)
+__attribute__((format(printf, 3, 4))) static inline int err_set(char *err, size_t errlen, const char *fmt,
+                                                                ...)
 {
     if (err && errlen > 0) {
         va_list ap;

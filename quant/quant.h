@@ -40,26 +40,63 @@ enum {
 };
 
 /* Block formats: GGUF's, byte for byte. d, m, dmin are IEEE half floats. */
-struct block_q4_0 { uint16_t d; uint8_t qs[16]; };                /* x = d (q - 8); low nibbles are elements 0–15 */
-struct block_q4_1 { uint16_t d, m; uint8_t qs[16]; };             /* x = d q + m */
-struct block_q5_0 { uint16_t d; uint8_t qh[4], qs[16]; };         /* x = d (q - 16); bit j of qh is bit 4 of element j */
-struct block_q5_1 { uint16_t d, m; uint8_t qh[4], qs[16]; };      /* x = d q + m */
-struct block_q8_0 { uint16_t d; int8_t qs[32]; };                 /* x = d q */
-struct block_q2_k { uint8_t scales[16], qs[64]; uint16_t d, dmin; };
-struct block_q3_k { uint8_t hmask[32], qs[64], scales[12]; uint16_t d; };
-struct block_q4_k { uint16_t d, dmin; uint8_t scales[12], qs[128]; };
-struct block_q5_k { uint16_t d, dmin; uint8_t scales[12], qh[32], qs[128]; };
-struct block_q6_k { uint8_t ql[128], qh[64]; int8_t scales[16]; uint16_t d; };
-struct block_iq4_nl { uint16_t d; uint8_t qs[16]; };              /* x = d iq4_values[q] */
-struct block_iq4_xs { uint16_t d, scales_h; uint8_t scales_l[4], qs[128]; };
+struct block_q4_0 {
+    uint16_t d;
+    uint8_t qs[16];
+}; /* x = d (q - 8); low nibbles are elements 0–15 */
+struct block_q4_1 {
+    uint16_t d, m;
+    uint8_t qs[16];
+}; /* x = d q + m */
+struct block_q5_0 {
+    uint16_t d;
+    uint8_t qh[4], qs[16];
+}; /* x = d (q - 16); bit j of qh is bit 4 of element j */
+struct block_q5_1 {
+    uint16_t d, m;
+    uint8_t qh[4], qs[16];
+}; /* x = d q + m */
+struct block_q8_0 {
+    uint16_t d;
+    int8_t qs[32];
+}; /* x = d q */
+struct block_q2_k {
+    uint8_t scales[16], qs[64];
+    uint16_t d, dmin;
+};
+struct block_q3_k {
+    uint8_t hmask[32], qs[64], scales[12];
+    uint16_t d;
+};
+struct block_q4_k {
+    uint16_t d, dmin;
+    uint8_t scales[12], qs[128];
+};
+struct block_q5_k {
+    uint16_t d, dmin;
+    uint8_t scales[12], qh[32], qs[128];
+};
+struct block_q6_k {
+    uint8_t ql[128], qh[64];
+    int8_t scales[16];
+    uint16_t d;
+};
+struct block_iq4_nl {
+    uint16_t d;
+    uint8_t qs[16];
+}; /* x = d iq4_values[q] */
+struct block_iq4_xs {
+    uint16_t d, scales_h;
+    uint8_t scales_l[4], qs[128];
+};
 
 extern const int8_t iq4_values[16]; /* the non-linear 4-bit code book, −127 … 113 */
 
 /* Activations of quantised products (numerics contract, rule 3): x ≈ d q. */
 struct act_block {
-    float d;          /* amax / 127; NaN when an input is not finite; 0 when amax < 2⁻¹⁰⁰ */
-    float ds;         /* d · (float)(sum[0] + sum[1]) */
-    int16_t sum[2];   /* Σ q[0…15], Σ q[16…31] */
+    float d;        /* amax / 127; NaN when an input is not finite; 0 when amax < 2⁻¹⁰⁰ */
+    float ds;       /* d · (float)(sum[0] + sum[1]) */
+    int16_t sum[2]; /* Σ q[0…15], Σ q[16…31] */
     int16_t unused[2];
     int8_t q[ACT_LEN];
 };

@@ -9,10 +9,10 @@
 
 void test_register(Suite *(*make)(void));
 
-#define TEST_SUITE(fn)                                                                             \
-    __attribute__((constructor)) static void fn##_register(void)                                   \
-    {                                                                                              \
-        test_register(fn);                                                                         \
+#define TEST_SUITE(fn)                                           \
+    __attribute__((constructor)) static void fn##_register(void) \
+    {                                                            \
+        test_register(fn);                                       \
     }
 
 /* Path of a golden file: ../shared/golden/NAME where that exists, else tests/golden/NAME, else NULL

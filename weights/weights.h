@@ -23,9 +23,9 @@ struct wstr {
 struct tensor {
     const char *name; /* NUL-terminated (names holding a NUL are refused), owned by struct weights */
     enum qtype type;
-    int n_dims;                      /* 1 … WEIGHTS_MAX_DIMS */
-    int64_t dims[WEIGHTS_MAX_DIMS];  /* dims[0] runs fastest (the row's length), unused ones are 1 */
-    const void *data;                /* in the mapping; no alignment is promised */
+    int n_dims;                     /* 1 … WEIGHTS_MAX_DIMS */
+    int64_t dims[WEIGHTS_MAX_DIMS]; /* dims[0] runs fastest (the row's length), unused ones are 1 */
+    const void *data;               /* in the mapping; no alignment is promised */
     uint64_t bytes;
     uint64_t offset; /* of data in its file */
     int file;        /* which file of a split one, for weights_file_name */
@@ -33,17 +33,28 @@ struct tensor {
 
 /* The types of metadata values, with GGUF's numbers. */
 enum meta_type {
-    META_U8, META_I8, META_U16, META_I16, META_U32, META_I32, META_F32, META_BOOL,
-    META_STRING, META_ARRAY, META_U64, META_I64, META_F64,
+    META_U8,
+    META_I8,
+    META_U16,
+    META_I16,
+    META_U32,
+    META_I32,
+    META_F32,
+    META_BOOL,
+    META_STRING,
+    META_ARRAY,
+    META_U64,
+    META_I64,
+    META_F64,
 };
 
 struct meta {
     const char *key;
-    enum meta_type type;      /* META_ARRAY: an array of elem */
-    enum meta_type elem;      /* type of the elements; same as type when no array */
-    uint64_t n;               /* elements; 1 when no array */
-    const void *data;         /* raw little-endian numbers; unused for strings */
-    const struct wstr *str;   /* strings: n of them */
+    enum meta_type type;    /* META_ARRAY: an array of elem */
+    enum meta_type elem;    /* type of the elements; same as type when no array */
+    uint64_t n;             /* elements; 1 when no array */
+    const void *data;       /* raw little-endian numbers; unused for strings */
+    const struct wstr *str; /* strings: n of them */
 };
 
 struct weights_options {
@@ -54,8 +65,8 @@ struct weights_options {
 struct weights;
 
 /* Opens a model file (kind told by its first bytes). opt NULL: all off. *out is NULL on error. */
-int weights_open(struct weights **out, const char *path, const struct weights_options *opt,
-                 char *err, size_t errlen);
+int weights_open(struct weights **out, const char *path, const struct weights_options *opt, char *err,
+                 size_t errlen);
 void weights_close(struct weights *w); /* NULL is fine */
 
 const char *weights_path(const struct weights *w);
