@@ -78,7 +78,7 @@ all: quoll ## build ./quoll (installs nothing)
 chat: ## fetch the default model, build, talk to it
 	@tools/setup.sh build model
 	$(again) quoll model
-	@./quoll chat -m $(MODEL)
+	@./quoll chat -m $(MODEL) $(ARGS)
 
 test: ## build and run every test
 	@tools/setup.sh build test
@@ -87,7 +87,7 @@ test: ## build and run every test
 bench: ## prompt and generation speed of the default model
 	@tools/setup.sh build model
 	$(again) quoll model
-	@./quoll bench -m $(MODEL)
+	@./quoll bench -m $(MODEL) $(ARGS)
 
 asan: ## every test under the address and undefined-behaviour sanitizers
 	@tools/setup.sh build test
@@ -126,7 +126,7 @@ clean: ## remove everything that was built (weights/ stays)
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
-	@echo "Variables: CC, CFLAGS, LDFLAGS, WERROR=-Werror, CONFIG=release|asan|tsan|emu, PREFIX, DESTDIR, V=1 (show the commands)."
+	@echo "Variables: CC, CFLAGS, LDFLAGS, WERROR=-Werror, CONFIG=release|asan|tsan|emu, PREFIX, DESTDIR, ARGS (more options for chat and bench), V=1 (show the commands)."
 
 .DEFAULT_GOAL := all
 .PHONY: all chat test bench asan tsan emu model $(MODEL) format lint install clean help
