@@ -19,7 +19,7 @@ TEST_ENV := QUOLL_BIN=$(B)/quoll
 
 # Address and undefined-behaviour sanitizers. A leak or an undefined shift ends the test, not only a
 # crash; frame pointers for whole stack traces.
-# -DQUOLL_SMALL_KERNELS: product kernels for two tokens at once only, which compile in seconds.
+# -DQUOLL_SMALL_KERNELS: the products' loops are not inlined into every type, and compile in seconds.
 CONFIG_FLAGS_asan := -DQUOLL_SMALL_KERNELS -O1 -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
 TEST_ENV_asan := ASAN_OPTIONS=detect_leaks=1:detect_stack_use_after_return=1 \
                  UBSAN_OPTIONS=print_stacktrace=1 CK_TIMEOUT_MULTIPLIER=10

@@ -5,13 +5,8 @@
 #include "kernels/linear_decode.h"
 #include "kernels/simd.h"
 
-#ifdef QUOLL_SMALL_KERNELS
-#define MAC_TOKENS 2
-#define FMA_TOKENS 2
-#else
 #define MAC_TOKENS 16
 #define FMA_TOKENS 16
-#endif
 
 INLINE __m512i load512(const uint8_t *p)
 {

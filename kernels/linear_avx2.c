@@ -5,13 +5,8 @@
 
 #include <math.h>
 
-#ifdef QUOLL_SMALL_KERNELS
-#define MAC_TOKENS 2
-#define FMA_TOKENS 2
-#else
 #define MAC_TOKENS 4
 #define FMA_TOKENS 4
-#endif
 
 INLINE __m256i load256(const uint8_t *p)
 {
