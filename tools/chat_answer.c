@@ -38,37 +38,44 @@ static int text_append(struct text *t, const char *s, size_t n)
     return 0;
 }
 
-/* The visible conversation as ids, then the answer so far. */
+/* The visible conversation as the template writes it. */
+static int prompt_text(struct answerer *a, const struct talk *t, char **text, size_t *len, char *err,
+                       size_t errlen)
+{
+    json_t *visible = talk_visible(t);
+    if (!visible)
+        return err_set(err, errlen, "out of memory");
+    int result = chat_prompt_render(a->session->chat, visible, true, text, len, err, errlen);
+    json_decref(visible);
+    return result;
+}
+
+/* That text as ids, then the answer so far. */
 static int prompt_ids(struct answerer *a, const struct talk *t, const struct ids *answer, struct ids *out,
                       char *err, size_t errlen)
 {
     char *text = NULL;
-    size_t len = 0;
-    *out = (struct ids){NULL, 0};
-    json_t *visible = talk_visible(t);
-    if (!visible)
-        return err_set(err, errlen, "out of memory");
-    int result = chat_prompt_render(a->session->chat, visible, true, &text, &len, err, errlen);
-    json_decref(visible);
-    if (result == 0) /* the template writes BOS itself */
-        result = tokenizer_encode(a->session->tokenizer, text, len, ENCODE_SPECIAL, &out->id, &out->n, err,
-                                  errlen);
-    if (result == 0 && out->n == 0) {
-        free(out->id);
-        result = err_set(err, errlen, "the chat template makes an empty prompt of the conversation");
-    }
+    int32_t *ids = NULL, *all = NULL;
+    size_t len = 0, n = 0;
+    if (prompt_text(a, t, &text, &len, err, errlen) != 0)
+        return -1;
+    /* no ENCODE_BOS: the template writes it */
+    int result = tokenizer_encode(a->session->tokenizer, text, len, ENCODE_SPECIAL, &ids, &n, err, errlen);
     free(text);
     if (result != 0)
         return -1;
-    int32_t *grown = realloc(out->id, (out->n + answer->n + 1) * sizeof *grown);
-    if (!grown) {
-        free(out->id);
-        return err_set(err, errlen, "out of memory");
+    if (n == 0)
+        err_set(err, errlen, "the chat template makes an empty prompt of the conversation");
+    else if (!(all = malloc((n + answer->n) * sizeof *all)))
+        err_set(err, errlen, "out of memory");
+    else {
+        memcpy(all, ids, n * sizeof *all);
+        if (answer->n > 0)
+            memcpy(all + n, answer->id, answer->n * sizeof *all);
     }
-    if (answer->n > 0)
-        memcpy(grown + out->n, answer->id, answer->n * sizeof *grown);
-    *out = (struct ids){grown, out->n + answer->n};
-    return 0;
+    free(ids);
+    *out = (struct ids){all, n + answer->n};
+    return all ? 0 : -1;
 }
 
 enum fit { FITS, TOO_LONG, FIT_FAILED };
@@ -188,7 +195,7 @@ static enum answer_end answer_prompt(struct answerer *a, struct talk *t, const s
                                      int n_predict, struct text *text, char *err, size_t errlen)
 {
     struct session *s = a->session;
-    const float *logits;
+    const float *logits = NULL;
     double start = machine_seconds();
     int result = evaluate(a, prompt, &logits, err, errlen);
     a->n_prompt = prompt->n;

@@ -241,11 +241,9 @@ START_TEST(a_full_context_forgets_the_oldest_turns)
 {
     if (!here)
         return;
-    char input[1024] = "/system keep this\n", tail[128];
-    for (int i = 0; i < 12; i++)
-        strcat(input, "tell me something\n");
-    (void)snprintf(tail, sizeof tail, "/save %s\n", file);
-    strcat(input, tail);
+#define THREE "tell me something\ntell me something\ntell me something\n"
+    char input[1024];
+    (void)snprintf(input, sizeof input, "/system keep this\n" THREE THREE THREE THREE "/save %s\n", file);
     struct cli c = CLI(input, "chat", "-m", model, "--temp", "0", "-n", "12", "-c", "128", "--ignore-eos");
     ck_assert_msg(c.code == 0, "%s", c.err);
     ck_assert_ptr_nonnull(strstr(c.err, "of 128 tokens is full"));
