@@ -2,7 +2,7 @@
  * have. */
 #include "kernels/cpu.h"
 
-#include <threads.h>
+#include <pthread.h>
 
 static struct cpu_kernels tables[ISA_COUNT];
 
@@ -74,7 +74,8 @@ static void fill(void)
 
 const struct cpu_kernels *cpu_kernels(enum isa isa)
 {
-    static once_flag once = ONCE_FLAG_INIT;
-    call_once(&once, fill);
+    /* not C11's call_once, which ThreadSanitizer does not know to synchronise */
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    (void)pthread_once(&once, fill);
     return &tables[isa];
 }
