@@ -28,6 +28,7 @@ struct chunk; /* of the arena that holds names and arrays of strings */
 
 struct weights {
     char *path;
+    char *folder; /* NULL: a file was opened */
     const char *format;
     struct weights_options opt;
     struct mapped_file *file;
@@ -72,8 +73,23 @@ struct safetensors_dtype {
 };
 extern const struct safetensors_dtype safetensors_dtypes[];
 
-/* The readers: w->file[0] is mapped, the rest of w is theirs to fill. */
+bool weights_ends_with(const char *s, const char *end);
+
+/* Parses JSON within limits of depth and number of values. NULL: why says what is wrong ("is no valid JSON
+ * (byte 12)"), places counted from base. Names that occur twice in an object: an error, or the last counts
+ * (as in Python). */
+struct json_t *weights_parse_json(const void *data, size_t len, uint64_t base, bool unique_names, char *why,
+                                  size_t whylen);
+/* The same from a file of at most max_bytes that holds an object; NULL: err is filled. */
+struct json_t *weights_read_json(const char *path, size_t max_bytes, bool unique_names, char *err,
+                                 size_t errlen);
+/* A JSON file as metadata "prefix.key", flattened as weights.h says. */
+int weights_add_json(struct weights *w, const char *path, const char *prefix, char *err, size_t errlen);
+
+/* The readers: w->file[file] is mapped (gguf_read: the only one so far), the rest of w is theirs to fill. */
 int gguf_read(struct weights *w, char *err, size_t errlen);
-int safetensors_read(struct weights *w, char *err, size_t errlen);
+int safetensors_read(struct weights *w, int file, char *err, size_t errlen);
+/* Reads the folder w->folder; its files are opened here. */
+int folder_read(struct weights *w, char *err, size_t errlen);
 
 #endif

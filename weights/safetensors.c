@@ -12,17 +12,20 @@
 #include <jansson.h>
 #include <string.h>
 
-/* The JSON of a hostile header takes some 25 bytes of memory per byte of the file. Real headers have
- * about 100 bytes per tensor. */
-enum { MAX_HEADER_BYTES = 16 << 20 };
+/* Real headers have about 100 bytes per tensor. */
+enum { MAX_HEADER_BYTES = 64 << 20 };
 
+/* For writing, the first row of a type counts. The unsigned types are lent as the signed ones of their width.
+ */
 const struct safetensors_dtype safetensors_dtypes[] = {
-    {"F32", QTYPE_F32}, {"F16", QTYPE_F16}, {"BF16", QTYPE_BF16}, {"I8", QTYPE_I8},   {"I16", QTYPE_I16},
-    {"I32", QTYPE_I32}, {"I64", QTYPE_I64}, {"F64", QTYPE_F64},   {NULL, QTYPE_COUNT}};
+    {"F32", QTYPE_F32}, {"F16", QTYPE_F16}, {"BF16", QTYPE_BF16}, {"F64", QTYPE_F64}, {"I8", QTYPE_I8},
+    {"I16", QTYPE_I16}, {"I32", QTYPE_I32}, {"I64", QTYPE_I64},   {"U8", QTYPE_I8},   {"BOOL", QTYPE_I8},
+    {"U16", QTYPE_I16}, {"U32", QTYPE_I32}, {"U64", QTYPE_I64},   {NULL, QTYPE_COUNT}};
 
 struct parser {
     struct weights *w;
     const struct mapped_file *f;
+    int file;
     uint64_t data_at; /* where the data starts in the file */
     char *err;
     size_t errlen;
@@ -61,13 +64,14 @@ static int read_dtype(const struct parser *p, const char *name, const json_t *en
         }
     }
     bool printable = weights_name_fault(dtype, strlen(dtype)) == NULL;
-    return err_set(p->err, p->errlen, "%s: tensor '%.80s' has dtype '%.20s', which is not supported",
-                   p->f->name, name, printable ? dtype : "?");
+    return err_set(p->err, p->errlen, "%s: tensor '%.80s' has dtype '%.20s'%s, which is not supported",
+                   p->f->name, name, printable ? dtype : "?",
+                   strncmp(dtype, "F8_", 3) == 0 ? " (8-bit floats)" : "");
 }
 
 static int read_tensor(const struct parser *p, const char *name, const json_t *entry)
 {
-    struct tensor t = {.name = name, .n_dims = 1, .dims = {1, 1, 1, 1}};
+    struct tensor t = {.name = name, .file = p->file, .n_dims = 1, .dims = {1, 1, 1, 1}};
     uint64_t shape[WEIGHTS_MAX_DIMS] = {0}, range[2] = {0};
     size_t n_dims = 0, n_range = 0;
     char why[128];
@@ -116,6 +120,8 @@ static int read_metadata(const struct parser *p, json_t *entries)
         if (!json_is_string(value))
             return err_set(p->err, p->errlen, "%s: key '%.80s' of '__metadata__' is no string", p->f->name,
                            key);
+        if (p->w->folder) /* it says "pt" in every shard; the folder's metadata are its JSON files */
+            continue;
         size_t len = json_string_length(value);
         struct wstr *str = weights_alloc(p->w, sizeof *str);
         const char *copy = weights_copy_string(p->w, json_string_value(value), len);
@@ -161,12 +167,13 @@ static int read_header(const struct parser *p, json_t *header)
     return 0;
 }
 
-int safetensors_read(struct weights *w, char *err, size_t errlen)
+int safetensors_read(struct weights *w, int file, char *err, size_t errlen)
 {
-    const struct mapped_file *f = &w->file[0];
+    const struct mapped_file *f = &w->file[file];
     uint64_t len;
-    json_error_t fault;
-    w->format = "safetensors";
+    char why[128];
+    if (!w->folder)
+        w->format = "safetensors";
     if (f->size < sizeof len)
         return err_set(err, errlen, "%s: cut short: %" PRIu64 " bytes, a safetensors file begins with 8",
                        f->name, f->size);
@@ -178,13 +185,12 @@ int safetensors_read(struct weights *w, char *err, size_t errlen)
     if (len > MAX_HEADER_BYTES)
         return err_set(err, errlen, "%s: its header has %" PRIu64 " bytes, more than %d (byte 0)", f->name,
                        len, MAX_HEADER_BYTES);
-    json_t *header =
-        json_loadb((const char *)f->data + sizeof len, (size_t)len, JSON_REJECT_DUPLICATES, &fault);
-    if (!header) /* jansson's text quotes the file: its place says enough */
-        return err_set(err, errlen, "%s: its header is no valid JSON, or names something twice (byte %d)",
-                       f->name, fault.position + (int)sizeof len);
+    json_t *header = weights_parse_json(f->data + sizeof len, (size_t)len, sizeof len, true, why, sizeof why);
+    if (!header)
+        return err_set(err, errlen, "%s: its header %s", f->name, why);
+    struct parser p = {w, f, file, sizeof len + len, err, errlen};
     int rc = json_is_object(header)
-                 ? read_header(&(struct parser){w, f, sizeof len + len, err, errlen}, header)
+                 ? read_header(&p, header)
                  : err_set(err, errlen, "%s: its header is no JSON object (byte 8)", f->name);
     json_decref(header);
     return rc;

@@ -336,7 +336,7 @@ static const struct {
     {"<html", "a web page, not a model: the download went wrong"},
 };
 
-static bool ends_with(const char *s, const char *end)
+bool weights_ends_with(const char *s, const char *end)
 {
     size_t n = strlen(s), m = strlen(end);
     return n >= m && memcmp(s + n - m, end, m) == 0;
@@ -353,9 +353,47 @@ static int read_by_kind(struct weights *w, char *err, size_t errlen)
             return err_set(err, errlen, "%s: is %s", w->path, not_models[i].what);
     }
     /* A safetensors file has no magic: the length of its header, then JSON. */
-    if ((f->size > 8 && f->data[8] == '{') || ends_with(w->path, ".safetensors"))
-        return safetensors_read(w, err, errlen);
+    if ((f->size > 8 && f->data[8] == '{') || weights_ends_with(w->path, ".safetensors"))
+        return safetensors_read(w, 0, err, errlen);
     return err_set(err, errlen, "%s: is no GGUF or safetensors file (wrong first bytes, at byte 0)", w->path);
+}
+
+/* The folder that a path stands for: itself, or that of a JSON file that describes a model. NULL: none, or
+ * no memory (*rc is then -1). */
+static char *folder_of(const char *path, int *rc)
+{
+    static const char *const descriptions[] = {
+        "config.json", "adapter_config.json", "model.safetensors.index.json", "pytorch_model.bin.index.json"};
+    struct stat st;
+    const char *slash = strrchr(path, '/'), *name = slash ? slash + 1 : path;
+    char *folder = NULL;
+    bool found = false;
+    if (stat(path, &st) == 0 && S_ISDIR(st.st_mode)) {
+        size_t n = strlen(path);
+        while (n > 1 && path[n - 1] == '/')
+            n--;
+        found = true;
+        folder = strndup(path, n);
+    }
+    for (size_t i = 0; i < sizeof descriptions / sizeof *descriptions && !found; i++) {
+        if (strcmp(name, descriptions[i]) == 0) {
+            found = true;
+            folder = !slash ? strdup(".") : strndup(path, slash == path ? 1 : (size_t)(slash - path));
+        }
+    }
+    *rc = found && !folder ? -1 : 0;
+    return folder;
+}
+
+static int read_path(struct weights *w, char *err, size_t errlen)
+{
+    int rc;
+    w->folder = folder_of(w->path, &rc);
+    if (rc)
+        return err_set(err, errlen, "%s: out of memory", w->path);
+    if (w->folder)
+        return folder_read(w, err, errlen);
+    return weights_add_file(w, w->path, err, errlen) || read_by_kind(w, err, errlen) ? -1 : 0;
 }
 
 int weights_open(struct weights **out, const char *path, const struct weights_options *opt, char *err,
@@ -369,8 +407,7 @@ int weights_open(struct weights **out, const char *path, const struct weights_op
     }
     if (opt)
         w->opt = *opt;
-    if (weights_add_file(w, path, err, errlen) || read_by_kind(w, err, errlen) ||
-        build_indexes(w, err, errlen) || check_overlaps(w, err, errlen)) {
+    if (read_path(w, err, errlen) || build_indexes(w, err, errlen) || check_overlaps(w, err, errlen)) {
         weights_close(w);
         return -1;
     }
@@ -404,6 +441,7 @@ void weights_close(struct weights *w)
     free(w->meta);
     free(w->tensor_index);
     free(w->meta_index);
+    free(w->folder);
     free(w->path);
     free(w);
 }
@@ -413,6 +451,11 @@ void weights_close(struct weights *w)
 const char *weights_path(const struct weights *w)
 {
     return w->path;
+}
+
+const char *weights_folder(const struct weights *w)
+{
+    return w->folder;
 }
 
 const char *weights_format(const struct weights *w)

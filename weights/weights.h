@@ -1,8 +1,35 @@
 /* weights/: containers of weight files. They parse untrusted bytes, check everything before use,
  * map files read-only and lend views; they compute nothing.
  *
- * Readers: GGUF v2 and v3, also split ("NAME-00001-of-00005.gguf", opened by the first file); one
- * .safetensors file. Each reader is one file that fills the same struct weights. */
+ * What opens, each by a reader that fills the same struct weights:
+ *
+ * - GGUF v2 and v3, also split ("NAME-00001-of-00005.gguf", opened by the first file).
+ * - One .safetensors file.
+ * - A Hugging Face folder, by its own path or that of a config.json, adapter_config.json or index in it.
+ *   Its weights are the first of these that is there:
+ *     model.safetensors.index.json, which names every tensor's file ("weight_map"; a tensor that is listed
+ *     but missing, or there but not listed, is an error); model.safetensors; adapter_model.safetensors; the
+ *     only *.safetensors (GPTQ folders have names of their own).
+ *   A folder with only GGUF files is an error that names one.
+ *
+ * Types: safetensors' unsigned integers and BOOL are lent as the signed type of the same width, same bytes;
+ * 8-bit floats are refused.
+ *
+ * Metadata of a folder: its JSON files, flattened. Members of objects are joined by dots; the prefix tells
+ * the file: config.json -> "config.…"                        generation_config.json -> "generation_config.…"
+ *     adapter_config.json (PEFT) -> "adapter_config.…" params.json (Meta's LLaMA) -> "params.…"
+ *     quantize_config.json, else quant_config.json (GPTQ and AWQ of 2023) -> "config.quantization_config.…",
+ *     only where config.json says nothing there
+ * Whole numbers are META_I64 (larger ones: an error), others META_F64, true and false META_BOOL, strings
+ * META_STRING. An array of strings, booleans or numbers is a META_ARRAY of that type (I64 only if all are
+ * whole; empty: I64 with n = 0), any other array is flattened by index: "config.x.0.y". null: no entry.
+ * So: "config.hidden_size", "config.rope_scaling.factor", "config.layer_types".
+ *
+ * Limits: JSON 64 levels and 2²¹ values deep and wide; config files 4 MiB, 2¹⁷ keys of 512 bytes; safetensors
+ * headers and indexes 64 MiB; 2²⁰ tensors.
+ *
+ * A mapped file must not be cut while it is open: touching a page that is gone ends the process (SIGBUS).
+ * What no_mmap reads is a copy, and safe. */
 #ifndef QUOLL_WEIGHTS_H
 #define QUOLL_WEIGHTS_H
 
@@ -58,20 +85,23 @@ struct meta {
 };
 
 struct weights_options {
-    bool no_mmap; /* read the files into memory instead */
-    bool mlock;   /* keep the pages in memory */
+    bool no_mmap;    /* read the files into memory instead */
+    bool mlock;      /* keep the pages in memory */
+    bool no_tensors; /* of a folder read only the JSON files; weights need not be there */
 };
 
 struct weights;
 
-/* Opens a model file (kind told by its first bytes). opt NULL: all off. *out is NULL on error. */
+/* Opens a model file (kind told by its first bytes) or folder. opt NULL: all off. *out is NULL on error. */
 int weights_open(struct weights **out, const char *path, const struct weights_options *opt, char *err,
                  size_t errlen);
 void weights_close(struct weights *w); /* NULL is fine */
 
-const char *weights_path(const struct weights *w);
-const char *weights_format(const struct weights *w); /* "GGUF v3", "safetensors" */
-int weights_n_files(const struct weights *w);
+const char *weights_path(const struct weights *w); /* as it was opened */
+const char *
+weights_folder(const struct weights *w); /* of a folder, also if opened by its config.json; else NULL */
+const char *weights_format(const struct weights *w); /* "GGUF v3", "safetensors", "safetensors folder" */
+int weights_n_files(const struct weights *w);        /* that hold weights; 0 under no_tensors */
 const char *weights_file_name(const struct weights *w, int file);
 uint64_t weights_file_bytes(const struct weights *w); /* sum over the files */
 

@@ -18,6 +18,7 @@ void path_is_bad(const char *path, const char *expected);
 /* Opens the bytes, whatever they are: either the above, or every getter works and every tensor's first
  * and last byte can be read. Returns whether they opened. */
 bool image_is_safe(const void *data, size_t len);
+bool path_is_safe(const char *path);
 
 /* A repeatable random number. */
 uint64_t test_random(uint64_t *state);

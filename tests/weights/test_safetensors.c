@@ -80,7 +80,9 @@ START_TEST(every_dtype)
         size_t bytes;
     } dtypes[] = {{"F32", QTYPE_F32, 4}, {"F16", QTYPE_F16, 2}, {"BF16", QTYPE_BF16, 2},
                   {"I8", QTYPE_I8, 1},   {"I16", QTYPE_I16, 2}, {"I32", QTYPE_I32, 4},
-                  {"I64", QTYPE_I64, 8}, {"F64", QTYPE_F64, 8}};
+                  {"I64", QTYPE_I64, 8}, {"F64", QTYPE_F64, 8}, {"U8", QTYPE_I8, 1},
+                  {"BOOL", QTYPE_I8, 1}, {"U16", QTYPE_I16, 2}, {"U32", QTYPE_I32, 4},
+                  {"U64", QTYPE_I64, 8}};
     for (size_t i = 0; i < sizeof dtypes / sizeof *dtypes; i++) {
         char json[128];
         (void)snprintf(json, sizeof json, "{\"x\":{\"dtype\":\"%s\",\"shape\":[3],\"data_offsets\":[0,%zu]}}",
@@ -115,7 +117,9 @@ START_TEST(bad_entries)
 {
     bad_entry("\"shape\":[2],\"data_offsets\":[0,8]", "tensor 'x' has no dtype");
     bad_entry("\"dtype\":7,\"shape\":[2],\"data_offsets\":[0,8]", "tensor 'x' has no dtype");
-    bad_entry("\"dtype\":\"U8\",\"shape\":[8],\"data_offsets\":[0,8]", "tensor 'x' has dtype 'U8'");
+    bad_entry("\"dtype\":\"C64\",\"shape\":[1],\"data_offsets\":[0,8]", "tensor 'x' has dtype 'C64'");
+    bad_entry("\"dtype\":\"F8_E4M3\",\"shape\":[8],\"data_offsets\":[0,8]",
+              "tensor 'x' has dtype 'F8_E4M3' (8-bit floats)");
     bad_entry("\"dtype\":\"\\u001b[2J\",\"shape\":[8],\"data_offsets\":[0,8]", "tensor 'x' has dtype '?'");
     bad_entry("\"dtype\":\"F32\",\"data_offsets\":[0,8]", "tensor 'x' has no list 'shape'");
     bad_entry("\"dtype\":\"F32\",\"shape\":2,\"data_offsets\":[0,8]", "tensor 'x' has no list 'shape'");
@@ -137,7 +141,8 @@ START_TEST(bad_entries)
     bad_entry("\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[-8,0]", "'data_offsets'[0] is no size");
     bad_entry("\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[9223372036854775800,9223372036854775807]",
               "data_offsets do not lie");
-    bad_entry("\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,99999999999999999999]", "no valid JSON");
+    bad_entry("\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,99999999999999999999]",
+              "number that is too large");
     bad_entry("\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]",
               "4 of its 8 bytes of data belong to no");
     bad_entry("\"dtype\":\"F32\",\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]",
@@ -182,24 +187,31 @@ START_TEST(header_length_lies)
 }
 END_TEST
 
+/* A header of `len` bytes, all `fill` but for its first ones. */
+static void large_header(const char *begin, int fill, size_t len, const char *expected)
+{
+    uint8_t *p = malloc(8 + len);
+    uint64_t len64 = len;
+    ck_assert_ptr_nonnull(p);
+    memset(p + 8, fill, len);
+    memcpy(p, &len64, 8);
+    memcpy(p + 8, begin, strlen(begin));
+    if (expected)
+        image_is_bad(p, 8 + len, expected);
+    else
+        ck_assert(image_is_safe(p, 8 + len));
+    free(p);
+}
+
 START_TEST(large_headers)
 {
-    size_t len = (16 << 20) + 1;
-    uint8_t *p = malloc(8 + len);
-    ck_assert_ptr_nonnull(p);
-    memset(p + 8, ' ', len);
-    p[8] = '{';
-    p[9] = '}';
-    uint64_t len64 = len;
-    memcpy(p, &len64, 8);
-    image_is_bad(p, 8 + len, "more than 16777216");
-    len64 = --len;
-    memcpy(p, &len64, 8);
-    ck_assert(image_is_safe(p, 8 + len));
-    memset(p + 8, '[', len); /* nesting as deep as it gets */
-    memcpy(p + 8, (const char[]){'{', '"', '"', ':'}, 4);
-    image_is_bad(p, 8 + len, "no valid JSON");
-    free(p);
+    const size_t most = 64 << 20;
+    large_header("{}", ' ', most, NULL);
+    large_header("{}", ' ', most + 1, "more than 67108864 (byte 0)");
+    large_header("{\"x\":", '[', 100 << 20, "more than 67108864 (byte 0)");
+    large_header("{\"x\":", '[', most, "nested deeper than 64 (byte 76)");
+    large_header("{\"x\":[0", ',', most, "more than 2097152 values (byte 2097164)");
+    large_header("{\"x", 'y', most, "no valid JSON");
 }
 END_TEST
 

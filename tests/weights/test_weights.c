@@ -50,7 +50,7 @@ START_TEST(not_files)
 {
     char folder[] = "/tmp/quoll-files-XXXXXX", path[64];
     ck_assert_ptr_nonnull(mkdtemp(folder));
-    path_is_bad(folder, "is a folder");
+    path_is_bad(folder, "is a folder without weights");
     path_is_bad("/dev/null", "not a regular file");
     path_is_bad("/nowhere/at/all.gguf", "No such file");
     path_is_bad("", "No such file");
