@@ -157,6 +157,9 @@ INLINE void mac_codes(const struct pack_format f, const struct chunk *c, const s
                 __m512i sum =
                     block_sum(f, w, a->q, 0, GROUPS, _mm512_set1_epi32(start_sum(f, a->sum[0] + a->sum[1])));
                 __m512 s = _mm512_cvtepi32_ps(sum);
+                if (f.scales == SCALE_BLOCK_ZERO) /* integers below 2²⁴ in float: exact */
+                    s = _mm512_fnmadd_ps(_mm512_load_ps(c->m[b]),
+                                         _mm512_set1_ps((float)(a->sum[0] + a->sum[1])), s);
                 if (scales_are_super(f.scales))
                     acc[t] = _mm512_fmadd_ps(_mm512_mul_ps(s, _mm512_load_ps(c->scale[b])), d, acc[t]);
                 else

@@ -169,7 +169,10 @@ INLINE void mac_codes(const struct pack_format f, const struct chunk *c, const s
                     }
                 } else {
                     __m256 scale = _mm256_mul_ps(_mm256_load_ps(c->d[b] + 8 * h), d);
-                    acc[t][h] = _mm256_fmadd_ps(exact_sum(f, sum[t][h], all), scale, acc[t][h]);
+                    __m256 s = exact_sum(f, sum[t][h], all);
+                    if (f.scales == SCALE_BLOCK_ZERO) /* integers below 2²⁴ in float: exact */
+                        s = _mm256_fnmadd_ps(_mm256_load_ps(c->m[b] + 8 * h), _mm256_set1_ps((float)all), s);
+                    acc[t][h] = _mm256_fmadd_ps(s, scale, acc[t][h]);
                     if (f.scales == SCALE_BLOCK_MIN)
                         mins[t][h] = _mm256_fmadd_ps(_mm256_load_ps(c->m[b] + 8 * h), _mm256_set1_ps(x[t].ds),
                                                      mins[t][h]);

@@ -15,8 +15,8 @@
 struct chunk {
     /* Codes: [block][group][4 row + column % 4], unsigned; a weight is w − zero. */
     alignas(64) uint8_t w[CHUNK_BLOCKS][GROUPS][GROUP_BYTES];
-    alignas(64) float d[CHUNK_BLOCKS][TILE_ROWS]; /* k-quants: [0] */
-    alignas(64) float m[CHUNK_BLOCKS][TILE_ROWS];
+    alignas(64) float d[CHUNK_BLOCKS][TILE_ROWS];  /* k-quants: [0] */
+    alignas(64) float m[CHUNK_BLOCKS][TILE_ROWS];  /* or zero points, less the format's: exact integers */
     alignas(64) float scale[MAX_CODES][TILE_ROWS]; /* integers, exact; per 32 or per 16 columns */
     alignas(64) float min[MAX_CODES][TILE_ROWS];
 };
@@ -146,6 +146,17 @@ INLINE void decode_codes(float *restrict dst, const struct pack_format f, const 
 }
 #endif
 
+/* 16 rows' zero points as float, less the format's. */
+INLINE void decode_zeros(float *restrict dst, const struct pack_format f, const uint8_t *restrict zeros)
+{
+    for (int r = 0; r < TILE_ROWS; r++) {
+        int zero = zeros[f.code_bits / 8 * r];
+        if (f.code_bits == 16)
+            zero |= zeros[2 * r + 1] << 8;
+        dst[r] = (float)(zero - f.zero);
+    }
+}
+
 INLINE void decode_scales(struct chunk *restrict c, const struct pack_format f, const struct chunk_view v,
                           int n_blocks)
 {
@@ -154,6 +165,11 @@ INLINE void decode_scales(struct chunk *restrict c, const struct pack_format f, 
         decode_halves(c->d[b], v.d + b * TILE_ROWS);
         if (scales_have_min(f.scales))
             decode_halves(c->m[b], v.m + b * TILE_ROWS);
+    }
+    if (f.scales == SCALE_BLOCK_ZERO) {
+        for (int b = 0; b < n_blocks; b++)
+            decode_zeros(c->m[b], f, v.codes + b * TILE_ROWS * f.code_bits / 8);
+        return;
     }
     UNROLL
     for (int j = 0; j < f.n_codes; j++) {
@@ -205,6 +221,8 @@ INLINE void decode_floats(float (*restrict dst)[TILE_ROWS], const struct pack_fo
             for (int k = 16 * half; k < 16 * half + 16; k++)
                 for (int r = 0; r < TILE_ROWS; r++) {
                     int q = (int)c->w[b][k / 4][4 * r + k % 4] - f.zero;
+                    if (f.scales == SCALE_BLOCK_ZERO)
+                        q -= (int)c->m[b][r];
                     float x = d[r] * (float)q;
                     dst[ACT_LEN * b + k][r] = scales_have_min(f.scales) ? x - m[r] : x;
                 }

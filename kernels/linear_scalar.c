@@ -30,7 +30,10 @@ static void mac_tokens(const struct pack_format f, const struct chunk *c, int n_
             switch (f.scales) {
             case SCALE_BLOCK:
             case SCALE_BLOCK_MIN:
+            case SCALE_BLOCK_ZERO:
                 sum = block_sum(f, c->w[b], a->q, r, 0, GROUPS);
+                if (f.scales == SCALE_BLOCK_ZERO)
+                    sum -= (int32_t)c->m[b][r] * (a->sum[0] + a->sum[1]);
                 acc = fmaf((float)sum, c->d[b][r] * a->d, acc);
                 if (scales_have_min(f.scales))
                     mins = fmaf(c->m[b][r], a->ds, mins);

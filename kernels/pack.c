@@ -82,6 +82,26 @@ INLINE void codes_read(uint8_t *code, const uint8_t *codes, int row, int n, int 
     }
 }
 
+INLINE void zeros_write(uint8_t *codes, int row, const uint16_t *zero, int n, int bits)
+{
+    for (int b = 0; b < n; b++) {
+        if (bits == 8)
+            codes[b * TILE_ROWS + row] = (uint8_t)zero[b];
+        else
+            memcpy(codes + 2 * (b * TILE_ROWS + row), &zero[b], 2);
+    }
+}
+
+INLINE void zeros_read(uint16_t *zero, const uint8_t *codes, int row, int n, int bits)
+{
+    for (int b = 0; b < n; b++) {
+        if (bits == 8)
+            zero[b] = codes[b * TILE_ROWS + row];
+        else
+            memcpy(&zero[b], codes + 2 * (b * TILE_ROWS + row), 2);
+    }
+}
+
 INLINE void chunk_write(uint8_t *chunk, const struct pack_format *f, int row, const struct row_chunk *r,
                         int n_blocks)
 {
@@ -97,7 +117,9 @@ INLINE void chunk_write(uint8_t *chunk, const struct pack_format *f, int row, co
         if (f->high_bits)
             planes_write(high + b * f->high_bits * GROUP_BYTES, row, q, f->high_bits, f->low_bits);
     }
-    if (f->n_codes)
+    if (f->scales == SCALE_BLOCK_ZERO)
+        zeros_write(codes, row, r->m, n_blocks, f->code_bits);
+    else if (f->n_codes)
         codes_write(codes, row, r->code, f->n_codes, f->code_bits);
     int n_d = scales_are_super(f->scales) ? 1 : n_blocks;
     uint16_t *d = (uint16_t *)(void *)(chunk + ((const uint8_t *)v.d - chunk));
@@ -137,7 +159,9 @@ static void chunk_read(struct row_chunk *r, const uint8_t *chunk, const struct p
         if (f->high_bits)
             planes_read(q, v.high + b * f->high_bits * GROUP_BYTES, row, f->high_bits, f->low_bits);
     }
-    if (f->n_codes)
+    if (f->scales == SCALE_BLOCK_ZERO)
+        zeros_read(r->m, v.codes, row, n_blocks, f->code_bits);
+    else if (f->n_codes)
         codes_read(r->code, v.codes, row, f->n_codes, f->code_bits);
     int n_d = scales_are_super(f->scales) ? 1 : n_blocks;
     for (int b = 0; b < n_d; b++) {

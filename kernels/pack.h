@@ -19,13 +19,13 @@
  *
  *     low    8-, 4- or 2-bit planes                         per block of 32
  *     high   2- or 1-bit planes (upper bits of the codes)   per block of 32
- *     codes  integer scales (and minima) of k-quants        8-bit:  [n][16]
- *                6-bit: [n/2][16] low nibble of code j | of code j + n/2 << 4,
- *                       [n/4][16] upper two bits of codes j, j + n/4, j + n/2, j + 3n/4
- *     d      half floats [16], per block or per chunk
- *     m      likewise: the minima's scale
+ *     codes  zero points of asymmetric integers             bytes [16], 16-bit words of 8-bit types, per
+ * block integer scales (and minima) of k-quants        8-bit:  [n][16] 6-bit: [n/2][16] low nibble of code j
+ * | of code j + n/2 << 4, [n/4][16] upper two bits of codes j, j + n/4, j + n/2, j + 3n/4 d      half floats
+ * [16], per block or per chunk m      likewise: the minima's scale
  *
- * Codes are unsigned; a weight is code − zero (types with a code book: table[code]).
+ * Codes are unsigned; a weight is code − zero (types with a code book: table[code]; with zero points of
+ * their own: code − zero point).
  * F32, F16 and BF16 have one section: [column][16] elements. */
 #ifndef QUOLL_PACK_H
 #define QUOLL_PACK_H
@@ -52,6 +52,7 @@ enum scale_kind {
     SCALE_NONE,        /* float types */
     SCALE_BLOCK,       /* d per 32 */
     SCALE_BLOCK_MIN,   /* d and m per 32 */
+    SCALE_BLOCK_ZERO,  /* d and a zero point per 32 */
     SCALE_SUPER32,     /* d per 256, integer scale per 32 */
     SCALE_SUPER32_MIN, /* and dmin, integer minima */
     SCALE_SUPER16,     /* d per 256, integer scale per 16 */
@@ -62,16 +63,18 @@ enum scale_kind {
 struct row_chunk {
     uint8_t q[CHUNK_LEN];
     uint8_t code[MAX_CODES];
-    uint16_t d[CHUNK_BLOCKS], m[CHUNK_BLOCKS]; /* k-quants use the first */
+    uint16_t d[CHUNK_BLOCKS]; /* k-quants use the first */
+    uint16_t m[CHUNK_BLOCKS]; /* likewise; or zero points */
 };
 
 struct pack_format {
     enum scale_kind scales;
     int low_bits, high_bits; /* of a code; float types: bytes per element in low_bits / 8 */
-    int zero;                /* weight = code − zero */
+    int zero;                /* weight = code − zero; zero points of a row's own are relative to it */
     bool code_book;          /* weight = iq4_values[code] */
-    int n_codes, code_bits;  /* integer scales then minima; Q2_K: both in one byte */
-    int code_zero;           /* scale = code − code_zero (Q6_K: the code is a signed byte) */
+    int n_codes,
+        code_bits; /* integer scales then minima; Q2_K: both in one byte; zero points: one per block */
+    int code_zero; /* scale = code − code_zero (Q6_K: the code is a signed byte) */
     /* n_blocks blocks of 32 columns, in the file's layout, to and from r. */
     void (*read)(struct row_chunk *r, const void *src, int n_blocks);
     void (*write)(void *dst, const struct row_chunk *r, int n_blocks);
@@ -79,19 +82,23 @@ struct pack_format {
 
 /* The quantised types, once: for the table, and as constants for the kernels.
  *   type    row functions, scales, low bits, high bits, zero, code book, codes, code bits, code zero */
-#define PACK_FORMATS(X)                                        \
-    X(Q4_0, q4_0, SCALE_BLOCK, 4, 0, 8, false, 0, 0, 0)        \
-    X(Q4_1, q4_1, SCALE_BLOCK_MIN, 4, 0, 0, false, 0, 0, 0)    \
-    X(Q5_0, q5_0, SCALE_BLOCK, 4, 1, 16, false, 0, 0, 0)       \
-    X(Q5_1, q5_1, SCALE_BLOCK_MIN, 4, 1, 0, false, 0, 0, 0)    \
-    X(Q8_0, q8_0, SCALE_BLOCK, 8, 0, 128, false, 0, 0, 0)      \
-    X(Q2_K, q2_k, SCALE_SUPER16_MIN, 2, 0, 0, false, 16, 8, 0) \
-    X(Q3_K, q3_k, SCALE_SUPER16, 2, 1, 4, false, 16, 6, 32)    \
-    X(Q4_K, q4_k, SCALE_SUPER32_MIN, 4, 0, 0, false, 16, 6, 0) \
-    X(Q5_K, q5_k, SCALE_SUPER32_MIN, 4, 1, 0, false, 16, 6, 0) \
-    X(Q6_K, q6_k, SCALE_SUPER16, 4, 2, 32, false, 16, 8, 0)    \
-    X(IQ4_NL, q4_0, SCALE_BLOCK, 4, 0, 128, true, 0, 0, 0)     \
-    X(IQ4_XS, iq4_xs, SCALE_SUPER32, 4, 0, 128, true, 8, 6, 32)
+#define PACK_FORMATS(X)                                         \
+    X(Q4_0, q4_0, SCALE_BLOCK, 4, 0, 8, false, 0, 0, 0)         \
+    X(Q4_1, q4_1, SCALE_BLOCK_MIN, 4, 0, 0, false, 0, 0, 0)     \
+    X(Q5_0, q5_0, SCALE_BLOCK, 4, 1, 16, false, 0, 0, 0)        \
+    X(Q5_1, q5_1, SCALE_BLOCK_MIN, 4, 1, 0, false, 0, 0, 0)     \
+    X(Q8_0, q8_0, SCALE_BLOCK, 8, 0, 128, false, 0, 0, 0)       \
+    X(Q2_K, q2_k, SCALE_SUPER16_MIN, 2, 0, 0, false, 16, 8, 0)  \
+    X(Q3_K, q3_k, SCALE_SUPER16, 2, 1, 4, false, 16, 6, 32)     \
+    X(Q4_K, q4_k, SCALE_SUPER32_MIN, 4, 0, 0, false, 16, 6, 0)  \
+    X(Q5_K, q5_k, SCALE_SUPER32_MIN, 4, 1, 0, false, 16, 6, 0)  \
+    X(Q6_K, q6_k, SCALE_SUPER16, 4, 2, 32, false, 16, 8, 0)     \
+    X(IQ4_NL, q4_0, SCALE_BLOCK, 4, 0, 128, true, 0, 0, 0)      \
+    X(IQ4_XS, iq4_xs, SCALE_SUPER32, 4, 0, 128, true, 8, 6, 32) \
+    X(INT2Z, int2z, SCALE_BLOCK_ZERO, 2, 0, 0, false, 1, 8, 0)  \
+    X(INT3Z, int3z, SCALE_BLOCK_ZERO, 2, 1, 0, false, 1, 8, 0)  \
+    X(INT4Z, int4z, SCALE_BLOCK_ZERO, 4, 0, 0, false, 1, 8, 0)  \
+    X(INT8Z, int8z, SCALE_BLOCK_ZERO, 8, 0, 128, false, 1, 16, 0)
 
 extern const struct pack_format pack_formats[QTYPE_N_MATRIX];
 
@@ -118,7 +125,8 @@ static inline struct chunk_view chunk_view(const struct pack_format *f, const ui
     v.low = chunk;
     v.high = v.low + (size_t)n_blocks * GROUP_BYTES * (size_t)f->low_bits;
     v.codes = v.high + (size_t)n_blocks * GROUP_BYTES * (size_t)f->high_bits;
-    v.d = (const uint16_t *)(const void *)(v.codes + f->n_codes * f->code_bits * TILE_ROWS / 8);
+    int n_codes = f->scales == SCALE_BLOCK_ZERO ? n_blocks : f->n_codes;
+    v.d = (const uint16_t *)(const void *)(v.codes + n_codes * f->code_bits * TILE_ROWS / 8);
     v.m = v.d + n_d * TILE_ROWS;
     return v;
 }

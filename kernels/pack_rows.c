@@ -19,23 +19,38 @@ static inline void nibbles_write(uint8_t *dst, const uint8_t *q, int n)
         dst[i] = (uint8_t)((q[i] & 15) | (q[n + i] & 15) << 4);
 }
 
-/* Bit i of 32 becomes bit 4 of element i. Eight at a time: bit i of a byte, tested in byte i of a word. */
-static void bits5_read(uint8_t *q, const uint8_t src[4])
+/* Bit pairs s = 0…3 of n bytes are elements n s … n s + n − 1. */
+static inline void pairs_read(uint8_t *q, const uint8_t *src, int n)
+{
+    for (int s = 0; s < 4; s++)
+        for (int i = 0; i < n; i++)
+            q[n * s + i] = src[i] >> (2 * s) & 3;
+}
+
+static inline void pairs_write(uint8_t *dst, const uint8_t *q, int n)
+{
+    for (int i = 0; i < n; i++)
+        dst[i] =
+            (uint8_t)((q[i] & 3) | (q[n + i] & 3) << 2 | (q[2 * n + i] & 3) << 4 | (q[3 * n + i] & 3) << 6);
+}
+
+/* Bit i of 32 becomes bit `to` of element i. Eight at a time: bit i of a byte, tested in byte i of a word. */
+static void bits_read(uint8_t *q, const uint8_t src[4], int to)
 {
     const uint64_t each = 0x0101010101010101;
     for (int i = 0; i < 4; i++) {
         uint64_t set = src[i] * each & 0x8040201008040201, word;
         memcpy(&word, q + 8 * i, sizeof word);
-        word |= ((set + 0x7f * each) >> 7 & each) << 4;
+        word |= ((set + 0x7f * each) >> 7 & each) << to;
         memcpy(q + 8 * i, &word, sizeof word);
     }
 }
 
-static void bits5_write(uint8_t dst[4], const uint8_t *q)
+static void bits_write(uint8_t dst[4], const uint8_t *q, int from)
 {
     memset(dst, 0, 4);
     for (int i = 0; i < 32; i++)
-        dst[i / 8] = (uint8_t)(dst[i / 8] | ((q[i] >> 4 & 1) << (i % 8)));
+        dst[i / 8] = (uint8_t)(dst[i / 8] | ((q[i] >> from & 1) << (i % 8)));
 }
 
 static void q4_0_read(struct row_chunk *r, const void *src, int n)
@@ -82,7 +97,7 @@ static void q5_0_read(struct row_chunk *r, const void *src, int n)
     for (int i = 0; i < n; i++) {
         r->d[i] = b[i].d;
         nibbles_read(r->q + 32 * i, b[i].qs, 16);
-        bits5_read(r->q + 32 * i, b[i].qh);
+        bits_read(r->q + 32 * i, b[i].qh, 4);
     }
 }
 
@@ -92,7 +107,7 @@ static void q5_0_write(void *dst, const struct row_chunk *r, int n)
     for (int i = 0; i < n; i++) {
         b[i].d = r->d[i];
         nibbles_write(b[i].qs, r->q + 32 * i, 16);
-        bits5_write(b[i].qh, r->q + 32 * i);
+        bits_write(b[i].qh, r->q + 32 * i, 4);
     }
 }
 
@@ -103,7 +118,7 @@ static void q5_1_read(struct row_chunk *r, const void *src, int n)
         r->d[i] = b[i].d;
         r->m[i] = b[i].m;
         nibbles_read(r->q + 32 * i, b[i].qs, 16);
-        bits5_read(r->q + 32 * i, b[i].qh);
+        bits_read(r->q + 32 * i, b[i].qh, 4);
     }
 }
 
@@ -114,7 +129,7 @@ static void q5_1_write(void *dst, const struct row_chunk *r, int n)
         b[i].d = r->d[i];
         b[i].m = r->m[i];
         nibbles_write(b[i].qs, r->q + 32 * i, 16);
-        bits5_write(b[i].qh, r->q + 32 * i);
+        bits_write(b[i].qh, r->q + 32 * i, 4);
     }
 }
 
@@ -139,25 +154,6 @@ static void q8_0_write(void *dst, const struct row_chunk *r, int n)
     }
 }
 
-/* Q2_K and Q3_K: 128 elements share 32 bytes, four shifts of two bits. */
-static void pairs_read(uint8_t *q, const uint8_t qs[64])
-{
-    for (int half = 0; half < 2; half++)
-        for (int s = 0; s < 4; s++)
-            for (int j = 0; j < 32; j++)
-                q[128 * half + 32 * s + j] = qs[32 * half + j] >> (2 * s) & 3;
-}
-
-static void pairs_write(uint8_t qs[64], const uint8_t *q)
-{
-    for (int half = 0; half < 2; half++)
-        for (int j = 0; j < 32; j++) {
-            const uint8_t *e = q + 128 * half + j;
-            qs[32 * half + j] =
-                (uint8_t)((e[0] & 3) | (e[32] & 3) << 2 | (e[64] & 3) << 4 | (e[96] & 3) << 6);
-        }
-}
-
 static void q2_k_read(struct row_chunk *r, const void *src, int n)
 {
     const struct block_q2_k *b = src;
@@ -165,7 +161,8 @@ static void q2_k_read(struct row_chunk *r, const void *src, int n)
     r->d[0] = b->d;
     r->m[0] = b->dmin;
     memcpy(r->code, b->scales, sizeof b->scales);
-    pairs_read(r->q, b->qs);
+    for (int half = 0; half < 2; half++)
+        pairs_read(r->q + 128 * half, b->qs + 32 * half, 32);
 }
 
 static void q2_k_write(void *dst, const struct row_chunk *r, int n)
@@ -175,7 +172,8 @@ static void q2_k_write(void *dst, const struct row_chunk *r, int n)
     b->d = r->d[0];
     b->dmin = r->m[0];
     memcpy(b->scales, r->code, sizeof b->scales);
-    pairs_write(b->qs, r->q);
+    for (int half = 0; half < 2; half++)
+        pairs_write(b->qs + 32 * half, r->q + 128 * half, 32);
 }
 
 /* hmask bit j of byte l is bit 2 of element 32 j + l; 6-bit scales: nibbles in bytes 0–7 (code i and
@@ -189,7 +187,8 @@ static void q3_k_read(struct row_chunk *r, const void *src, int n)
         int low = i < 8 ? b->scales[i] & 15 : b->scales[i - 8] >> 4;
         r->code[i] = (uint8_t)(low | (b->scales[8 + i % 4] >> (2 * (i / 4)) & 3) << 4);
     }
-    pairs_read(r->q, b->qs);
+    for (int half = 0; half < 2; half++)
+        pairs_read(r->q + 128 * half, b->qs + 32 * half, 32);
     for (int j = 0; j < 8; j++)
         for (int l = 0; l < 32; l++)
             r->q[32 * j + l] = (uint8_t)(r->q[32 * j + l] | (b->hmask[l] >> j & 1) << 2);
@@ -205,7 +204,8 @@ static void q3_k_write(void *dst, const struct row_chunk *r, int n)
         b->scales[i % 8] = (uint8_t)(b->scales[i % 8] | (r->code[i] & 15) << (i < 8 ? 0 : 4));
         b->scales[8 + i % 4] = (uint8_t)(b->scales[8 + i % 4] | r->code[i] >> 4 << (2 * (i / 4)));
     }
-    pairs_write(b->qs, r->q);
+    for (int half = 0; half < 2; half++)
+        pairs_write(b->qs + 32 * half, r->q + 128 * half, 32);
     memset(b->hmask, 0, sizeof b->hmask);
     for (int j = 0; j < 8; j++)
         for (int l = 0; l < 32; l++)
@@ -336,6 +336,88 @@ static void iq4_xs_write(void *dst, const struct row_chunk *r, int n)
         b->scales_l[j / 2] = (uint8_t)(b->scales_l[j / 2] | (r->code[j] & 15) << (4 * (j % 2)));
         b->scales_h = (uint16_t)(b->scales_h | r->code[j] >> 4 << (2 * j));
         nibbles_write(b->qs + 16 * j, r->q + 32 * j, 16);
+    }
+}
+
+static void int2z_read(struct row_chunk *r, const void *src, int n)
+{
+    const struct block_int2z *b = src;
+    for (int i = 0; i < n; i++) {
+        r->d[i] = b[i].d;
+        r->m[i] = b[i].zero;
+        pairs_read(r->q + 32 * i, b[i].q, 8);
+    }
+}
+
+static void int2z_write(void *dst, const struct row_chunk *r, int n)
+{
+    struct block_int2z *b = dst;
+    for (int i = 0; i < n; i++) {
+        b[i].d = r->d[i];
+        b[i].zero = (uint8_t)r->m[i];
+        pairs_write(b[i].q, r->q + 32 * i, 8);
+    }
+}
+
+static void int3z_read(struct row_chunk *r, const void *src, int n)
+{
+    const struct block_int3z *b = src;
+    for (int i = 0; i < n; i++) {
+        r->d[i] = b[i].d;
+        r->m[i] = b[i].zero;
+        pairs_read(r->q + 32 * i, b[i].q, 8);
+        bits_read(r->q + 32 * i, b[i].qh, 2);
+    }
+}
+
+static void int3z_write(void *dst, const struct row_chunk *r, int n)
+{
+    struct block_int3z *b = dst;
+    for (int i = 0; i < n; i++) {
+        b[i].d = r->d[i];
+        b[i].zero = (uint8_t)r->m[i];
+        pairs_write(b[i].q, r->q + 32 * i, 8);
+        bits_write(b[i].qh, r->q + 32 * i, 2);
+    }
+}
+
+static void int4z_read(struct row_chunk *r, const void *src, int n)
+{
+    const struct block_int4z *b = src;
+    for (int i = 0; i < n; i++) {
+        r->d[i] = b[i].d;
+        r->m[i] = b[i].zero;
+        nibbles_read(r->q + 32 * i, b[i].q, 16);
+    }
+}
+
+static void int4z_write(void *dst, const struct row_chunk *r, int n)
+{
+    struct block_int4z *b = dst;
+    for (int i = 0; i < n; i++) {
+        b[i].d = r->d[i];
+        b[i].zero = (uint8_t)r->m[i];
+        nibbles_write(b[i].q, r->q + 32 * i, 16);
+    }
+}
+
+static void int8z_read(struct row_chunk *r, const void *src, int n)
+{
+    const struct block_int8z *b = src;
+    for (int i = 0; i < n; i++) {
+        r->d[i] = b[i].d;
+        r->m[i] = b[i].zero;
+        memcpy(r->q + 32 * i, b[i].q, 32);
+    }
+}
+
+static void int8z_write(void *dst, const struct row_chunk *r, int n)
+{
+    struct block_int8z *b = dst;
+    for (int i = 0; i < n; i++) {
+        b[i].d = r->d[i];
+        b[i].zero = r->m[i];
+        memcpy(b[i].q, r->q + 32 * i, 32);
     }
 }
 

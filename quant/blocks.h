@@ -12,6 +12,9 @@
  *       total = total + acc
  *       total = total + mins                 formats with a minimum only
  *
+ *   blocks of 32 of asymmetric integers: as above without a minimum, with
+ *       isum  = Σ q·a − zero·Σ a             exact, int32
+ *
  *   super-blocks of 256, one is one chunk, for each 32 activations in order:
  *       S     = Σ scale·(Σ q·a)              exact, int32, |S| < 2²⁴: no rounding on the way to float
  *       acc   = fmaf(S, d_a, acc)
@@ -52,6 +55,7 @@
 /* Reads a block, of any alignment, into its shape. */
 typedef void unpack_32(struct block_32 *b, const void *block);
 typedef void unpack_256(struct block_256 *b, const void *block);
+typedef void unpack_zero(struct block_zero *b, const void *block);
 /* Quantises one block's values and writes it, to any alignment. */
 typedef void pack_block(void *block, const float *x);
 
@@ -80,6 +84,18 @@ ALWAYS_INLINE void decode_256(float *dst, const void *src, int64_t n, int64_t bl
             for (int i = 16 * j; i < 16 * (j + 1); i++)
                 dst[i] = has_min ? scale * (float)b.q[i] - min : scale * (float)b.q[i];
         }
+    }
+}
+
+ALWAYS_INLINE void decode_zero(float *dst, const void *src, int64_t n, int64_t block_bytes,
+                               unpack_zero *unpack)
+{
+    const uint8_t *block = src;
+    for (; n > 0; n -= 32, dst += 32, block += block_bytes) {
+        struct block_zero b;
+        unpack(&b, block);
+        for (int i = 0; i < 32; i++)
+            dst[i] = b.d * (float)(b.q[i] - b.zero);
     }
 }
 
@@ -117,6 +133,27 @@ ALWAYS_INLINE float dot_32(const void *row, const void *x, int64_t n, int64_t bl
         total += acc;
         if (has_min)
             total += mins;
+    }
+    return total;
+}
+
+ALWAYS_INLINE float dot_zero(const void *row, const void *x, int64_t n, int64_t block_bytes,
+                             unpack_zero *unpack)
+{
+    const uint8_t *block = row;
+    const struct act_block *a = x;
+    float total = 0;
+    while (n > 0) {
+        float acc = 0;
+        for (int i = 0; i < CHUNK_LEN / 32 && n > 0; i++, n -= 32, a++, block += block_bytes) {
+            struct block_zero b;
+            unpack(&b, block);
+            int32_t sum = -b.zero * (a->sum[0] + a->sum[1]);
+            for (int k = 0; k < 32; k++)
+                sum += b.q[k] * a->q[k];
+            acc = fmaf((float)sum, b.d * a->d, acc);
+        }
+        total += acc;
     }
     return total;
 }

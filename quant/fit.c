@@ -229,6 +229,26 @@ void fit_32_min(struct block_32 *b, const float *x, int q_max)
     (void)assign(b->q, wide, 32, &codes, b->d, b->m);
 }
 
+void fit_32_zero(struct block_zero *b, const float *x, int q_max)
+{
+    double wide[32], lo = 0, hi = 0; /* zero has a code of its own */
+    *b = (struct block_zero){0};
+    if (!widen(wide, x, 32)) {
+        b->d = NAN;
+        return;
+    }
+    for (int i = 0; i < 32; i++) {
+        lo = wide[i] < lo ? wide[i] : lo;
+        hi = wide[i] > hi ? wide[i] : hi;
+    }
+    b->d = nearest_half((hi - lo) / q_max);
+    if (hi > lo)
+        b->zero = (int)round_even(-lo / (hi - lo) * q_max);
+    double inv = b->d != 0 ? 1 / (double)b->d : 0;
+    for (int i = 0; i < 32; i++)
+        b->q[i] = (uint8_t)(round_even(clamp(wide[i] * inv, -b->zero, q_max - b->zero)) + b->zero);
+}
+
 enum { ROUNDS = 3, MAX_SUB = 16 };
 
 /* Writes a sub-block's scale and min to all the groups of 16 elements that it covers. */

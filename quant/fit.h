@@ -20,6 +20,9 @@ void fit_32(struct block_32 *b, const float *x, const struct codes *codes);
 void fit_32_extreme(struct block_32 *b, const float *x, int q_max);
 void fit_32_min(struct block_32 *b, const float *x, int q_max);
 
+/* x ≈ d (q − zero), q = 0 … q_max: rounded to nearest between the least and the greatest value. */
+void fit_32_zero(struct block_zero *b, const float *x, int q_max);
+
 /* Super-blocks of 256 in sub-blocks of sub_len: x ≈ d scale q with scale = scale_lo … −scale_lo − 1;
  * x ≈ d scale q − dmin min with q = 0 … q_max, scale and min = 0 … scale_max. */
 void fit_256(struct block_256 *b, const float *x, int sub_len, const struct codes *codes, int scale_lo);

@@ -22,6 +22,13 @@ struct block_256 {
     int8_t q[256]; /* the zero point is already subtracted */
 };
 
+/* A block of 32 of asymmetric integers: x = d (q − zero). Of 8 bits, q − zero needs nine. */
+struct block_zero {
+    float d;
+    int zero;
+    uint8_t q[32];
+};
+
 /* The table's to_f32, from_f32 and dot. */
 #define QTYPE_FUNCTIONS(type)                                   \
     void type##_decode(float *dst, const void *src, int64_t n); \
@@ -43,6 +50,10 @@ QTYPE_FUNCTIONS(q5_k);
 QTYPE_FUNCTIONS(q6_k);
 QTYPE_FUNCTIONS(iq4_nl);
 QTYPE_FUNCTIONS(iq4_xs);
+QTYPE_FUNCTIONS(int2z);
+QTYPE_FUNCTIONS(int3z);
+QTYPE_FUNCTIONS(int4z);
+QTYPE_FUNCTIONS(int8z);
 
 /* The 12 bytes of 6-bit (scale, min) pairs that Q4_K and Q5_K share; drawn in q4_k.c. */
 static inline void q4_k_unpack_scales(struct block_256 *b, const uint8_t bytes[12])

@@ -1,7 +1,8 @@
 /* quant/: tensor types, their block formats and the 8-bit activation format.
  *
  * One table, qtypes[], says everything the other rooms need to know about a type. The block
- * layouts are those of the GGUF specification (ggml's block formats), little-endian, bit for bit. */
+ * layouts are those of the GGUF specification (ggml's block formats), little-endian, bit for bit; those of
+ * the INT types, which no file has, are ours. */
 #ifndef QUOLL_QUANT_H
 #define QUOLL_QUANT_H
 
@@ -24,6 +25,10 @@ enum qtype {
     QTYPE_Q6_K,
     QTYPE_IQ4_NL,
     QTYPE_IQ4_XS,
+    QTYPE_INT2Z, /* what GPTQ and AWQ checkpoints become: integers with a scale and a zero point */
+    QTYPE_INT3Z,
+    QTYPE_INT4Z,
+    QTYPE_INT8Z,
     QTYPE_N_MATRIX, /* the types above can be weights of a matrix product; those below only hold data */
     QTYPE_I8 = QTYPE_N_MATRIX,
     QTYPE_I16,
@@ -88,6 +93,25 @@ struct block_iq4_nl {
 struct block_iq4_xs {
     uint16_t d, scales_h;
     uint8_t scales_l[4], qs[128];
+};
+
+/* Asymmetric integers: x = d (q − zero), q = 0 … 2^bits − 1, zero = 0 … 2^bits, which GPTQ's zeros plus one
+ * can reach. d is a half float. Packed: blocks of an odd size follow each other without gaps. */
+struct __attribute__((packed)) block_int2z {
+    uint16_t d;
+    uint8_t zero, q[8]; /* bits 2 s, 2 s + 1 of q[i]: element 8 s + i */
+};
+struct __attribute__((packed)) block_int3z {
+    uint16_t d;
+    uint8_t zero, q[8], qh[4]; /* q: bits 0–1 as above; bit j of qh is bit 2 of element j */
+};
+struct __attribute__((packed)) block_int4z {
+    uint16_t d;
+    uint8_t zero, q[16]; /* low nibbles are elements 0–15 */
+};
+struct __attribute__((packed)) block_int8z {
+    uint16_t d, zero;
+    uint8_t q[32];
 };
 
 extern const int8_t iq4_values[16]; /* the non-linear 4-bit code book, −127 … 113 */

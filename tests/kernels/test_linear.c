@@ -32,6 +32,28 @@ static float *random_floats(int64_t n)
     return x;
 }
 
+/* Blocks of any bits, n elements, but for scales too far from 1. */
+static void random_blocks(uint8_t *dst, enum qtype t, int64_t n)
+{
+    int len = qtypes[t].block_len, bytes = qtypes[t].block_bytes;
+    float x[CHUNK_LEN];
+    for (; n > 0; n -= len, dst += bytes) {
+        float amax;
+        do {
+            for (int i = 0; i < bytes; i++)
+                dst[i] = (uint8_t)((int)(uniform() * 128.0f) + 128);
+            if (t == QTYPE_INT8Z) {
+                struct block_int8z *b = (void *)dst;
+                b->zero = (uint16_t)(b->zero % 257);
+            }
+            qtypes[t].to_f32(x, dst, len);
+            amax = 0.0f;
+            for (int i = 0; i < len; i++)
+                amax = fabsf(x[i]) <= amax ? amax : fabsf(x[i]); /* or NaN */
+        } while (!(amax < 1000.0f && amax > 0.001f));
+    }
+}
+
 struct job {
     const struct ops *ops;
     struct linear_args args;
@@ -81,10 +103,16 @@ START_TEST(linear_matches_dot)
     const struct shape *s = &shapes[_i % N_SHAPES];
     int64_t cols = whole_cols(t, s->cols), row_bytes = qtype_bytes(t, cols);
     int64_t n_out = (int64_t)s->rows * s->tokens;
-    float *w = random_floats(s->rows * cols), *x = random_floats(s->tokens * cols);
+    float *x = random_floats(s->tokens * cols);
     float *bias = random_floats(s->rows), *residual = random_floats(n_out);
     uint8_t *rows = malloc((size_t)(s->rows * row_bytes));
-    qtypes[t].from_f32(rows, w, s->rows * cols);
+    if (_i % 2 || !qtypes[t].from_f32) {
+        random_blocks(rows, t, s->rows * cols);
+    } else {
+        float *w = random_floats(s->rows * cols);
+        qtypes[t].from_f32(rows, w, s->rows * cols);
+        free(w);
+    }
     float *expected = malloc(sizeof *expected * (size_t)n_out), *got = malloc(sizeof *got * (size_t)n_out);
 
     for (int compute = COMPUTE_FAST; compute <= COMPUTE_F32; compute++) {
@@ -139,7 +167,6 @@ START_TEST(linear_matches_dot)
                 }
         }
     }
-    free(w);
     free(x);
     free(bias);
     free(residual);
@@ -174,14 +201,61 @@ START_TEST(unpacking_inverts_packing)
 }
 END_TEST
 
+/* The largest sums: codes all ones or all zeros (Q8_0: −128 is 0x80) against activations of one sign. */
+START_TEST(extreme_codes)
+{
+    enum { ROWS = 16, COLS = 256, TOKENS = 5 };
+    enum qtype t = (enum qtype)_i;
+    static const uint8_t patterns[] = {0x00, 0x80, 0xff, 0x7f};
+    float x[TOKENS * COLS], got[TOKENS * ROWS], expected[TOKENS * ROWS];
+    for (int i = 0; i < TOKENS * COLS; i++)
+        x[i] = i / COLS == 0 ? -1.0f : i / COLS == 1 ? 1.0f : i % (i / COLS) ? 1.0f : -1.0f;
+    uint8_t *rows = malloc((size_t)(ROWS * qtype_bytes(t, COLS)));
+    for (size_t p = 0; p < sizeof patterns; p++) {
+        random_blocks(rows, t, ROWS * COLS);
+        for (int64_t i = 0; i < ROWS * COLS / qtypes[t].block_len; i++) {
+            uint8_t *b = rows + i * qtypes[t].block_bytes, *end = b + qtypes[t].block_bytes;
+            if (qtypes[t].block_len == ACT_LEN) /* scales and zero points are in front */
+                memset(b + 4, patterns[p], (size_t)(end - b - 4));
+            else if (qtypes[t].block_len == QK_K) /* in front or at the end */
+                memset(b + 20, patterns[p], (size_t)(end - b - 40));
+        }
+        const struct shape s = {ROWS, COLS, TOKENS};
+        reference(expected, t, rows, x, &s, COLS, COMPUTE_FAST);
+        for (int isa = ISA_SCALAR; isa < ISA_COUNT; isa++) {
+            if (!isa_built((enum isa)isa) || !isa_supported((enum isa)isa))
+                continue;
+            const struct ops *ops = ops_cpu((enum isa)isa);
+            for (int n = 1; n <= TOKENS; n += TOKENS - 1) {
+                struct packed w;
+                ops->packed_view(&w, t, ROWS, COLS, rows);
+                size_t scratch_bytes = ops->scratch_bytes(n, COLS);
+                struct job job = {.ops = ops};
+                job.args = (struct linear_args){.x = x, .n_tokens = n, .n_parts = 1};
+                job.args.part[0] = (struct linear_part){.w = &w, .out = got};
+                job.args.scratch = ops->alloc(scratch_bytes);
+                struct team *team = team_new(1);
+                team_run(team, run, &job);
+                ck_assert_msg(memcmp(got, expected, sizeof(float) * (size_t)(n * ROWS)) == 0,
+                              "%s, %s, bytes %02x, %d tokens", qtypes[t].name, isa_name((enum isa)isa),
+                              patterns[p], n);
+                team_free(team);
+                ops->release(job.args.scratch, scratch_bytes);
+            }
+        }
+    }
+    free(rows);
+}
+END_TEST
+
 /* A bad activation shows in every product it takes part in, at every level. */
 START_TEST(not_finite_propagates)
 {
     enum { ROWS = 16, COLS = 256, TOKENS = 3 };
     enum qtype t = (enum qtype)_i;
-    float *w = random_floats(ROWS * COLS), *x = random_floats(TOKENS * COLS), got[TOKENS * ROWS];
+    float *x = random_floats(TOKENS * COLS), got[TOKENS * ROWS];
     uint8_t *rows = malloc((size_t)(ROWS * qtype_bytes(t, COLS)));
-    qtypes[t].from_f32(rows, w, ROWS * COLS);
+    random_blocks(rows, t, ROWS * COLS);
     x[COLS + 100] = NAN;
     x[2 * COLS + 200] = INFINITY;
     for (int isa = ISA_SCALAR; isa < ISA_COUNT; isa++) {
@@ -205,7 +279,6 @@ START_TEST(not_finite_propagates)
         team_free(team);
         ops->release(job.args.scratch, scratch_bytes);
     }
-    free(w);
     free(x);
     free(rows);
 }
@@ -218,6 +291,7 @@ static Suite *linear_suite(void)
     tcase_set_timeout(tc, 120);
     tcase_add_loop_test(tc, linear_matches_dot, 0, QTYPE_N_MATRIX * N_SHAPES);
     tcase_add_loop_test(tc, unpacking_inverts_packing, 0, QTYPE_N_MATRIX);
+    tcase_add_loop_test(tc, extreme_codes, QTYPE_Q4_0, QTYPE_N_MATRIX);
     tcase_add_loop_test(tc, not_finite_propagates, 0, QTYPE_N_MATRIX);
     suite_add_tcase(s, tc);
     return s;

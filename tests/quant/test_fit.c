@@ -14,7 +14,8 @@ static const double rmse_bound[QTYPE_N_MATRIX] = {
     [QTYPE_F32] = 0,       [QTYPE_F16] = 0.000219,  [QTYPE_BF16] = 0.00175,  [QTYPE_Q4_0] = 0.0845,
     [QTYPE_Q4_1] = 0.0746, [QTYPE_Q5_0] = 0.0420,   [QTYPE_Q5_1] = 0.0363,   [QTYPE_Q8_0] = 0.00560,
     [QTYPE_Q2_K] = 0.2745, [QTYPE_Q3_K] = 0.1506,   [QTYPE_Q4_K] = 0.0742,   [QTYPE_Q5_K] = 0.0366,
-    [QTYPE_Q6_K] = 0.0177, [QTYPE_IQ4_NL] = 0.0769, [QTYPE_IQ4_XS] = 0.0775,
+    [QTYPE_Q6_K] = 0.0177, [QTYPE_IQ4_NL] = 0.0769, [QTYPE_IQ4_XS] = 0.0775, [QTYPE_INT2Z] = 0.44,
+    [QTYPE_INT3Z] = 0.19,  [QTYPE_INT4Z] = 0.09,    [QTYPE_INT8Z] = 0.0053,
 };
 
 struct arrays {

@@ -1,0 +1,116 @@
+/* INT2Z, INT3Z, INT4Z, INT8Z: blocks of 32 asymmetric integers with a scale and an integer zero point, to
+ * which the groups of GPTQ and AWQ checkpoints are rewritten.
+ *
+ *   byte   0      2       3          11        x[i] = d (code[i] − zero)
+ *   INT2Z  | d    | zero  | q[8]     |         q[i]  bits 2 s …: bits 0–1 of code[8 s + i], s = 0…3
+ *   INT3Z  | d    | zero  | q[8]     | qh[4] | qh[j] bit k: bit 2 of code[8 j + k]; 15 bytes
+ *   INT4Z  | d    | zero  | q[16]        |     q[i]  bits 0–3: code[i], bits 4–7: code[i + 16]; 19 bytes
+ *   INT8Z  | d    | zero (2 bytes) | q[32] |   q[i]  code[i]; 36 bytes
+ */
+#include "quant/blocks.h"
+#include "quant/fit.h"
+
+#include <string.h>
+
+_Static_assert(sizeof(struct block_int2z) == 2 + 1 + 8, "half scale, zero point, 32 codes of 2 bits");
+_Static_assert(sizeof(struct block_int3z) == 2 + 1 + 8 + 4, "half scale, zero point, 32 codes of 3 bits");
+_Static_assert(sizeof(struct block_int4z) == 2 + 1 + 16, "half scale, zero point, 32 nibbles");
+_Static_assert(sizeof(struct block_int8z) == 2 + 2 + 32, "half scale, zero point of 9 bits, 32 bytes");
+
+static void unpack_int2z(struct block_zero *b, const void *block)
+{
+    struct block_int2z in;
+    memcpy(&in, block, sizeof in);
+    b->d = f16_to_f32(in.d);
+    b->zero = in.zero;
+    for (int i = 0; i < 32; i++)
+        b->q[i] = in.q[i % 8] >> (i / 8 * 2) & 3;
+}
+
+static void pack_int2z(void *block, const float *x)
+{
+    struct block_zero b;
+    fit_32_zero(&b, x, 3);
+    struct block_int2z out = {.d = f32_to_f16(b.d), .zero = (uint8_t)b.zero};
+    for (int i = 0; i < 32; i++)
+        out.q[i % 8] = (uint8_t)(out.q[i % 8] | b.q[i] << (i / 8 * 2));
+    memcpy(block, &out, sizeof out);
+}
+
+static void unpack_int3z(struct block_zero *b, const void *block)
+{
+    struct block_int3z in;
+    memcpy(&in, block, sizeof in);
+    b->d = f16_to_f32(in.d);
+    b->zero = in.zero;
+    for (int i = 0; i < 32; i++)
+        b->q[i] = (uint8_t)((in.q[i % 8] >> (i / 8 * 2) & 3) | (in.qh[i / 8] >> (i % 8) & 1) << 2);
+}
+
+static void pack_int3z(void *block, const float *x)
+{
+    struct block_zero b;
+    fit_32_zero(&b, x, 7);
+    struct block_int3z out = {.d = f32_to_f16(b.d), .zero = (uint8_t)b.zero};
+    for (int i = 0; i < 32; i++) {
+        out.q[i % 8] = (uint8_t)(out.q[i % 8] | (b.q[i] & 3) << (i / 8 * 2));
+        out.qh[i / 8] = (uint8_t)(out.qh[i / 8] | b.q[i] >> 2 << (i % 8));
+    }
+    memcpy(block, &out, sizeof out);
+}
+
+static void unpack_int4z(struct block_zero *b, const void *block)
+{
+    struct block_int4z in;
+    memcpy(&in, block, sizeof in);
+    b->d = f16_to_f32(in.d);
+    b->zero = in.zero;
+    for (int i = 0; i < 16; i++) {
+        b->q[i] = in.q[i] & 15;
+        b->q[i + 16] = in.q[i] >> 4;
+    }
+}
+
+static void pack_int4z(void *block, const float *x)
+{
+    struct block_zero b;
+    fit_32_zero(&b, x, 15);
+    struct block_int4z out = {.d = f32_to_f16(b.d), .zero = (uint8_t)b.zero};
+    for (int i = 0; i < 16; i++)
+        out.q[i] = (uint8_t)(b.q[i] | b.q[i + 16] << 4);
+    memcpy(block, &out, sizeof out);
+}
+
+static void unpack_int8z(struct block_zero *b, const void *block)
+{
+    struct block_int8z in;
+    memcpy(&in, block, sizeof in);
+    b->d = f16_to_f32(in.d);
+    b->zero = in.zero;
+    memcpy(b->q, in.q, sizeof in.q);
+}
+
+static void pack_int8z(void *block, const float *x)
+{
+    struct block_zero b;
+    fit_32_zero(&b, x, 255);
+    struct block_int8z out = {.d = f32_to_f16(b.d), .zero = (uint16_t)b.zero};
+    memcpy(out.q, b.q, sizeof out.q);
+    memcpy(block, &out, sizeof out);
+}
+
+#define DEFINE_INTZ(type)                                                         \
+    void type##_decode(float *dst, const void *src, int64_t n)                    \
+    {                                                                             \
+        decode_zero(dst, src, n, sizeof(struct block_##type), unpack_##type);     \
+    }                                                                             \
+    void type##_encode(void *dst, const float *src, int64_t n)                    \
+    {                                                                             \
+        encode_blocks(dst, src, n, 32, sizeof(struct block_##type), pack_##type); \
+    }                                                                             \
+    DEFINE_DOT(type, dot_zero(row, x, n, sizeof(struct block_##type), unpack_##type))
+
+DEFINE_INTZ(int2z)
+DEFINE_INTZ(int3z)
+DEFINE_INTZ(int4z)
+DEFINE_INTZ(int8z)
