@@ -239,6 +239,8 @@ void LEVEL(attention_softmax)(const struct attention_block *a)
         UNROLL
         for (int t = 0; t < 4; t++) {
             s[t] = v16_mul(v16_load(p + 16 * t), scale);
+            if (a->softcap != 0)
+                s[t] = v16_softcap(s[t], a->softcap);
             s[t] = v16_keep(s[t], begin - 16 * t, end - 16 * t, lowest);
             max = v16_max(max, s[t]);
         }

@@ -100,6 +100,7 @@ MATHF_INLINE void attention_softmax_scalar_body(const struct attention_block *a)
         float m = -INFINITY, l[16] = {0};
         for (int i = begin; i < end; i++) {
             s[i] *= a->scale;
+            s[i] = a->softcap != 0 ? mathf_softcap(s[i], a->softcap) : s[i];
             m = s[i] > m ? s[i] : m;
         }
         for (int i = 0; i < KV_PAGE; i++) {

@@ -1,81 +1,42 @@
-/* The table of kernels of each CPU level: the scalar one is complete, faster levels overwrite what they
- * have. */
+/* The table of kernels of each CPU level: the fastest that it runs. */
 #include "kernels/cpu.h"
 
-#include <pthread.h>
-
-static struct cpu_kernels tables[ISA_COUNT];
-
-static void fill_scalar(struct cpu_kernels *k)
-{
-    k->norm_row = norm_row_scalar;
-    k->gate[ACT_SILU] = gate_silu_scalar;
-    k->rope_row[ROPE_ADJACENT] = rope_adjacent_scalar;
-    k->rope_row[ROPE_HALF] = rope_half_scalar;
-    k->f16_row = f16_row_scalar;
-    k->attention_scores[QTYPE_F32] = attention_scores_f32_scalar;
-    k->attention_scores[QTYPE_F16] = attention_scores_f16_scalar;
-    k->attention_scores[QTYPE_Q8_0] = attention_scores_q8_0_scalar;
-    k->attention_scores[QTYPE_Q4_0] = attention_scores_q4_0_scalar;
-    k->attention_softmax = attention_softmax_scalar;
-    k->attention_values[QTYPE_F32] = attention_values_f32_scalar;
-    k->attention_values[QTYPE_F16] = attention_values_f16_scalar;
-    k->attention_values[QTYPE_Q8_0] = attention_values_q8_0_scalar;
-    k->attention_values[QTYPE_Q4_0] = attention_values_q4_0_scalar;
-    k->attention_merge = attention_merge_scalar;
-    k->attention_finish = attention_finish_scalar;
-}
-
-static void fill_avx2(struct cpu_kernels *k)
-{
-    k->norm_row = norm_row_avx2;
-    k->gate[ACT_SILU] = gate_silu_avx2;
-    k->rope_row[ROPE_ADJACENT] = rope_adjacent_avx2;
-    k->rope_row[ROPE_HALF] = rope_half_avx2;
-    k->f16_row = f16_row_avx2;
-    k->attention_scores[QTYPE_F32] = attention_scores_f32_avx2;
-    k->attention_scores[QTYPE_F16] = attention_scores_f16_avx2;
-    k->attention_scores[QTYPE_Q8_0] = attention_scores_q8_0_avx2;
-    k->attention_scores[QTYPE_Q4_0] = attention_scores_q4_0_avx2;
-    k->attention_softmax = attention_softmax_avx2;
-    k->attention_values[QTYPE_F32] = attention_values_f32_avx2;
-    k->attention_values[QTYPE_F16] = attention_values_f16_avx2;
-    k->attention_values[QTYPE_Q8_0] = attention_values_q8_0_avx2;
-    k->attention_values[QTYPE_Q4_0] = attention_values_q4_0_avx2;
-    k->attention_merge = attention_merge_avx2;
-    k->attention_finish = attention_finish_avx2;
-}
-
-static void fill_avx512(struct cpu_kernels *k)
-{
-    k->attention_scores[QTYPE_F32] = attention_scores_f32_avx512;
-    k->attention_scores[QTYPE_F16] = attention_scores_f16_avx512;
-    k->attention_softmax = attention_softmax_avx512;
-    k->attention_values[QTYPE_F32] = attention_values_f32_avx512;
-    k->attention_values[QTYPE_F16] = attention_values_f16_avx512;
-    k->attention_values[QTYPE_Q8_0] = attention_values_q8_0_avx512;
-    k->attention_values[QTYPE_Q4_0] = attention_values_q4_0_avx512;
-    k->attention_merge = attention_merge_avx512;
-    k->attention_finish = attention_finish_avx512;
-}
-
-static void fill(void)
-{
-    for (int isa = ISA_SCALAR; isa < ISA_COUNT; isa++) {
-        struct cpu_kernels *k = &tables[isa];
-        k->isa = (enum isa)isa;
-        fill_scalar(k);
-        if (isa >= ISA_AVX2)
-            fill_avx2(k);
-        if (isa >= ISA_AVX512)
-            fill_avx512(k);
+/* rows, bytes and floats name the levels whose kernels of rows, of attention over bytes and of attention over
+ * floats are taken. */
+#define KERNELS(level, rows, bytes, floats)                                                   \
+    [level] = {                                                                               \
+        .isa = level,                                                                         \
+        .norm_row = {[NORM_RMS] = norm_rms_##rows, [NORM_LAYER] = norm_layer_##rows},         \
+        .gate = {[ACT_SILU] = gate_silu_##rows,                                               \
+                 [ACT_GELU_TANH] = gate_gelu_tanh_##rows,                                     \
+                 [ACT_GELU_ERF] = gate_gelu_erf_##rows,                                       \
+                 [ACT_RELU] = gate_relu_##rows},                                              \
+        .scale = scale_##rows,                                                                \
+        .softcap = softcap_##rows,                                                            \
+        .add = add_##rows,                                                                    \
+        .combine = combine_##rows,                                                            \
+        .rope_row = {[ROPE_ADJACENT] = rope_adjacent_##rows, [ROPE_HALF] = rope_half_##rows}, \
+        .f16_row = f16_row_##rows,                                                            \
+        .attention_scores = {[QTYPE_F32] = attention_scores_f32_##floats,                     \
+                             [QTYPE_F16] = attention_scores_f16_##floats,                     \
+                             [QTYPE_Q8_0] = attention_scores_q8_0_##bytes,                    \
+                             [QTYPE_Q4_0] = attention_scores_q4_0_##bytes},                   \
+        .attention_softmax = attention_softmax_##floats,                                      \
+        .attention_values = {[QTYPE_F32] = attention_values_f32_##floats,                     \
+                             [QTYPE_F16] = attention_values_f16_##floats,                     \
+                             [QTYPE_Q8_0] = attention_values_q8_0_##floats,                   \
+                             [QTYPE_Q4_0] = attention_values_q4_0_##floats},                  \
+        .attention_merge = attention_merge_##floats,                                          \
+        .attention_finish = attention_finish_##floats,                                        \
     }
-}
+
+static const struct cpu_kernels tables[ISA_COUNT] = {
+    KERNELS(ISA_SCALAR, scalar, scalar, scalar), KERNELS(ISA_AVX2, avx2, avx2, avx2),
+    KERNELS(ISA_AVXVNNI, avx2, avx2, avx2),      KERNELS(ISA_AVX512, avx2, avx2, avx512),
+    KERNELS(ISA_VNNI, avx2, avx2, avx512),       KERNELS(ISA_AMX, avx2, avx2, avx512),
+};
 
 const struct cpu_kernels *cpu_kernels(enum isa isa)
 {
-    /* not C11's call_once, which ThreadSanitizer does not know to synchronise */
-    static pthread_once_t once = PTHREAD_ONCE_INIT;
-    (void)pthread_once(&once, fill);
     return &tables[isa];
 }

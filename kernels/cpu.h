@@ -9,10 +9,19 @@
 
 /* ---- Kernels of one row ------------------------------------------------------------------------ */
 
-/* dst = src / sqrt(mean(src²) + eps) · weight */
-typedef void norm_row_fn(float *dst, const float *src, const float *weight, int dim, float eps);
-/* dst = act(gate) · up */
+/* norm_args, one row; weight and bias may be NULL */
+typedef void norm_row_fn(float *dst, const float *src, const float *weight, const float *bias, int dim,
+                         float eps);
+/* dst = act(gate) · up; up may be NULL */
 typedef void gate_fn(float *dst, const float *gate, const float *up, int64_t n);
+/* dst = s · src */
+typedef void scale_fn(float *dst, const float *src, int64_t n, float s);
+/* x = cap · tanh(x / cap) */
+typedef void softcap_fn(float *x, int64_t n, float cap);
+/* dst += src */
+typedef void add_fn(float *dst, const float *src, int64_t n);
+/* combine_args, elements begin ≤ i < end of one token */
+typedef void combine_fn(const struct combine_args *a, int64_t token, int64_t begin, int64_t end);
 /* Rotates the first 2 n_pairs elements of x in place; table: (n_pairs, 2), cos and sin. */
 typedef void rope_row_fn(float *x, const float *table, int n_pairs);
 /* f32_to_f16, n times. */
@@ -29,7 +38,7 @@ struct attention_block {
     const void *k, *v;          /* the head's keys and values: kv.h */
     const void *next_k;         /* the keys of what the caller attends to next, to be prefetched; or NULL */
     const uint8_t *begin, *end; /* row r sees positions begin[r] ≤ i < end[r]; none: 64, 0 */
-    float scale;                /* of the scores */
+    float scale, softcap;       /* of the scores, as in attention_args */
     float *s;                   /* (n_rows, KV_PAGE) */
     float *m, *l;               /* (n_rows) */
     float *o;                   /* (n_rows, o_stride), o_stride = head_dim rounded up to 16 */
@@ -38,7 +47,7 @@ struct attention_block {
 };
 
 /* scores: s = q k for visible positions (others: anything).
- * softmax: m = max of s · scale, s = e^(s · scale − m), 0 where not visible, l = the sum of s.
+ * softmax: s = softcap(s · scale), m = max s, s = e^(s − m), 0 where not visible, l = the sum of s.
  * values: o = s v over visible positions. Rows that see nothing are left alone. */
 typedef void attention_block_fn(const struct attention_block *a);
 
@@ -57,8 +66,12 @@ static inline int attention_tmp_len(int n_rows, int head_dim)
 
 struct cpu_kernels {
     enum isa isa;
-    norm_row_fn *norm_row;
-    gate_fn *gate[ACT_SILU + 1];          /* by enum act */
+    norm_row_fn *norm_row[N_NORMS];
+    gate_fn *gate[N_ACTS];
+    scale_fn *scale;
+    softcap_fn *softcap;
+    add_fn *add;
+    combine_fn *combine;
     rope_row_fn *rope_row[ROPE_HALF + 1]; /* by enum rope_pairing; ROPE_NONE: NULL */
     f16_row_fn *f16_row;
     attention_block_fn *attention_scores[QTYPE_COUNT]; /* by type of the keys */
@@ -71,23 +84,32 @@ struct cpu_kernels {
 /* The complete table of a level that is supported and built. */
 const struct cpu_kernels *cpu_kernels(enum isa isa);
 
-norm_row_fn norm_row_scalar, norm_row_avx2;
-gate_fn gate_silu_scalar, gate_silu_avx2;
-rope_row_fn rope_adjacent_scalar, rope_adjacent_avx2;
-rope_row_fn rope_half_scalar, rope_half_avx2;
-f16_row_fn f16_row_scalar, f16_row_avx2;
-
-attention_block_fn attention_scores_f32_scalar, attention_scores_f32_avx2, attention_scores_f32_avx512;
-attention_block_fn attention_scores_f16_scalar, attention_scores_f16_avx2, attention_scores_f16_avx512;
-attention_block_fn attention_scores_q8_0_scalar, attention_scores_q8_0_avx2;
-attention_block_fn attention_scores_q4_0_scalar, attention_scores_q4_0_avx2;
-attention_block_fn attention_values_f32_scalar, attention_values_f32_avx2, attention_values_f32_avx512;
-attention_block_fn attention_values_f16_scalar, attention_values_f16_avx2, attention_values_f16_avx512;
-attention_block_fn attention_values_q8_0_scalar, attention_values_q8_0_avx2, attention_values_q8_0_avx512;
-attention_block_fn attention_values_q4_0_scalar, attention_values_q4_0_avx2, attention_values_q4_0_avx512;
-attention_block_fn attention_softmax_scalar, attention_softmax_avx2, attention_softmax_avx512;
-attention_merge_fn attention_merge_scalar, attention_merge_avx2, attention_merge_avx512;
-attention_finish_fn attention_finish_scalar, attention_finish_avx2, attention_finish_avx512;
+/* What each level has (cpu.c picks): kernels of rows, attention over bytes, attention over floats. */
+#define ROW_KERNELS(level)                                                                       \
+    norm_row_fn norm_rms_##level, norm_layer_##level;                                            \
+    gate_fn gate_silu_##level, gate_gelu_tanh_##level, gate_gelu_erf_##level, gate_relu_##level; \
+    scale_fn scale_##level;                                                                      \
+    softcap_fn softcap_##level;                                                                  \
+    add_fn add_##level;                                                                          \
+    combine_fn combine_##level;                                                                  \
+    rope_row_fn rope_adjacent_##level, rope_half_##level;                                        \
+    f16_row_fn f16_row_##level
+#define ATTENTION_BYTE_KERNELS(level) \
+    attention_block_fn attention_scores_q8_0_##level, attention_scores_q4_0_##level
+#define ATTENTION_KERNELS(level)                                                     \
+    attention_block_fn attention_scores_f32_##level, attention_scores_f16_##level;   \
+    attention_block_fn attention_values_f32_##level, attention_values_f16_##level;   \
+    attention_block_fn attention_values_q8_0_##level, attention_values_q4_0_##level; \
+    attention_block_fn attention_softmax_##level;                                    \
+    attention_merge_fn attention_merge_##level;                                      \
+    attention_finish_fn attention_finish_##level
+ROW_KERNELS(scalar);
+ROW_KERNELS(avx2);
+ATTENTION_BYTE_KERNELS(scalar);
+ATTENTION_BYTE_KERNELS(avx2);
+ATTENTION_KERNELS(scalar);
+ATTENTION_KERNELS(avx2);
+ATTENTION_KERNELS(avx512);
 
 /* ---- Operators (kernels.h), with the table to use ---------------------------------------------- */
 
@@ -98,5 +120,13 @@ void cpu_attention(struct worker *w, const struct attention_args *a, const struc
 size_t cpu_attention_scratch_bytes(int n_tokens, int n_heads, int head_dim, int64_t max_len, int n_threads);
 void cpu_gate(struct worker *w, float *dst, const float *gate, const float *up, int64_t n, enum act act,
               const struct cpu_kernels *k);
+void cpu_scale(struct worker *w, float *dst, const float *src, int64_t n, float by,
+               const struct cpu_kernels *k);
+void cpu_softcap(struct worker *w, float *x, int64_t n, float cap, const struct cpu_kernels *k);
+void cpu_add(struct worker *w, float *dst, const float *src, int64_t n, const struct cpu_kernels *k);
+void cpu_permute(struct worker *w, float *dst, const float *src, int n, int dim, const int32_t *order);
+void cpu_combine(struct worker *w, const struct combine_args *a, const struct cpu_kernels *k);
+void cpu_route(struct worker *w, const struct route_args *a);
+void route_token(const struct route_args *a, int64_t token); /* its part for one token */
 
 #endif

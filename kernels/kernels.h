@@ -100,7 +100,14 @@ struct kv_slot {
 
 enum compute { COMPUTE_FAST, COMPUTE_F32 };
 enum rope_pairing { ROPE_NONE, ROPE_ADJACENT, ROPE_HALF }; /* (2i, 2i+1); (i, i + rotary_dim/2) */
-enum act { ACT_SILU };
+enum act {
+    ACT_SILU,      /* x / (1 + e^−x) */
+    ACT_GELU_TANH, /* 0.5 x (1 + tanh(√(2/π) (x + 0.044715 x³))) */
+    ACT_GELU_ERF,  /* 0.5 x (1 + erf(x / √2)) */
+    ACT_RELU,
+    N_ACTS
+};
+enum norm_kind { NORM_RMS, NORM_LAYER, N_NORMS };
 
 struct linear_part {
     const struct packed *w;
@@ -118,18 +125,26 @@ struct linear_args {
     void *scratch; /* ops->scratch_bytes(n_tokens, cols) bytes */
 };
 
-struct norm_args { /* RMSNorm (Zhang & Sennrich 2019): dst = src / sqrt(mean(src²) + eps) · weight */
-    float *dst;
+/* NORM_RMS (Zhang & Sennrich 2019): dst = src / sqrt(mean(src²) + eps) · weight
+ * NORM_LAYER (Ba et al. 2016): dst = (src − mean) / sqrt(variance + eps) · weight + bias */
+struct norm_args {
+    float *dst; /* (n_rows, dim); may be src */
     const float *src;
-    const float *weight; /* (dim) */
+    const float *weight; /* (dim), NULL: 1 */
+    const float *bias;   /* (dim), NORM_LAYER only, NULL: none */
     int n_rows, dim;
     float eps;
+    enum norm_kind kind;
 };
 
-struct rope_table_args { /* dst[t][i] = (cos, sin)(pos[t] · inv_freq[i]) · scale, in double, rounded once */
-    float *dst;          /* (n_tokens, n_freqs, 2) */
-    const struct kv_slot *slot; /* (n_tokens): .pos */
-    const double *inv_freq;     /* (n_freqs) */
+/* dst[t][i] = (cos, sin)(pos[t] · inv_freq[i]) · scale, in double, rounded once. */
+struct rope_table_args {
+    float *dst;              /* (n_tokens, n_freqs, 2) */
+    const int64_t *pos;      /* (n_sections, n_tokens), host memory */
+    int n_sections;          /* 1; ChatGLM-6B 2: frequency i uses row i · n_sections / n_freqs of pos */
+    const double *inv_freq;  /* (rows, n_freqs), host memory */
+    const int32_t *freq_row; /* (n_tokens), host memory: the row of inv_freq that a token uses, where the base
+                                depends on the length; NULL: row 0 */
     int n_tokens, n_freqs;
     double scale; /* YaRN's attention factor; 1 */
 };
@@ -140,8 +155,9 @@ struct rope_store_args { /* rotates q and k in place; stores k and v into the ca
     const float *v;
     int n_tokens, n_heads;
     int rotary_dim; /* the first rotary_dim of each head are rotated */
+    int n_sections; /* in so many sub-vectors of equal length, each paired within itself: 1; ChatGLM-6B 2 */
     enum rope_pairing pairing;
-    const float *table; /* of rope_table, n_freqs = rotary_dim / 2 */
+    const float *table; /* of rope_table, n_freqs = rotary_dim / 2; ROPE_NONE: NULL */
     const struct kv_slot *slot;
     const struct kv_layout *kv;
     void *k_pages, *v_pages; /* the layer's */
@@ -152,6 +168,7 @@ struct attention_args {
     const float *q;        /* as out, rotated */
     int n_tokens, n_heads; /* n_heads a multiple of kv->n_kv_heads: head h reads KV head h / group */
     float scale;           /* of the scores, 1/sqrt(head_dim) as a rule */
+    float softcap;         /* score = softcap · tanh(score · scale / softcap) (Gemma 2); 0: none */
     const struct kv_slot *slot;
     const struct kv_layout *kv;
     const void *k_pages, *v_pages;
@@ -159,8 +176,35 @@ struct attention_args {
     size_t scratch_bytes;
 };
 
+/* Mixture of experts (Shazeer et al. 2017): each token's n_used experts of largest logit, and its (token,
+ * slot) pairs grouped by expert, so that an expert's rows can be gathered and computed together. */
+struct route_args {
+    const float *logits; /* (n_tokens, n_experts) */
+    int n_tokens, n_experts;
+    int n_used;     /* 1 … n_experts */
+    bool normalise; /* the chosen weights are divided by their sum */
+    float *weight;  /* (n_tokens, n_used): softmax over all experts; slots in falling order of logit, of equal
+                       ones the lower expert first, NaN last */
+    int32_t *first; /* (n_experts + 1): rows first[e] … first[e + 1] − 1 belong to expert e */
+    int32_t *token; /* (n_tokens · n_used): token of each row, in order of expert, then token */
+    int32_t *row;   /* (n_tokens, n_used): the row of each slot */
+    int32_t *scratch; /* n_tokens · n_used */
+};
+
+/* mixture[t] = Σ over slots, in order, of weight[t][slot] · src[row[t][slot]] */
+struct combine_args {
+    float *dst;          /* (n_tokens, dim); not src */
+    const float *src;    /* (n_tokens · n_used, dim): the experts' results, in rows as routed */
+    const float *weight; /* of route */
+    const int32_t *row;  /* of route */
+    int n_tokens, n_used, dim;
+    bool add; /* dst += mixture, else dst = mixture */
+};
+
 /* A backend. The CPU fills the table (ops_cpu), CUDA will fill it a second time. Buffers are the
- * backend's own memory: the host reads and writes them through upload and download only. */
+ * backend's own memory: the host reads and writes them through upload and download only. What describes a
+ * batch is the host's own memory: slots and their page tables, ids and indices (embed, gather), positions,
+ * frequencies and their rows (rope_table). */
 struct ops {
     const char *name;
     enum isa isa;
@@ -193,8 +237,20 @@ struct ops {
     void (*rope_table)(struct worker *w, const struct rope_table_args *a);
     void (*rope_store)(struct worker *w, const struct rope_store_args *a);
     void (*attention)(struct worker *w, const struct attention_args *a);
-    /* dst = act(gate) · up, element by element, n = tokens · ffn_dim */
+    /* dst = act(gate) · up, element by element, n = tokens · ffn_dim; up NULL: act(gate) alone. dst may be
+     * gate. */
     void (*gate)(struct worker *w, float *dst, const float *gate, const float *up, int64_t n, enum act act);
+    /* dst = s · src, n elements; dst may be src. */
+    void (*scale)(struct worker *w, float *dst, const float *src, int64_t n, float s);
+    /* x = cap · tanh(x / cap), n elements (Gemma 2's final logits). */
+    void (*softcap)(struct worker *w, float *x, int64_t n, float cap);
+    /* dst += src, n elements. */
+    void (*add)(struct worker *w, float *dst, const float *src, int64_t n);
+    /* dst[t][i] = src[t][order[i]], both (n, dim), not the same (GPTQ's act-order). order (dim): the
+     * backend's memory. */
+    void (*permute)(struct worker *w, float *dst, const float *src, int n, int dim, const int32_t *order);
+    void (*route)(struct worker *w, const struct route_args *a);
+    void (*combine)(struct worker *w, const struct combine_args *a);
 };
 
 /* The CPU's operators at a level that is supported and built. */

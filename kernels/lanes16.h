@@ -133,6 +133,13 @@ LANES_INLINE v16 v16_exp(v16 x)
     return (v16){m256_exp(x.lo), m256_exp(x.hi)};
 }
 
+/* Lane by lane: x < y ? yes : no; of a NaN, no. */
+LANES_INLINE v16 v16_less(v16 x, v16 y, v16 yes, v16 no)
+{
+    return (v16){_mm256_blendv_ps(no.lo, yes.lo, _mm256_cmp_ps(x.lo, y.lo, _CMP_LT_OQ)),
+                 _mm256_blendv_ps(no.hi, yes.hi, _mm256_cmp_ps(x.hi, y.hi, _CMP_LT_OQ))};
+}
+
 /* Lanes begin ≤ j < end of v, other elsewhere. */
 LANES_INLINE v16 v16_keep(v16 v, int begin, int end, v16 other)
 {
@@ -248,6 +255,11 @@ LANES_INLINE v16 v16_exp(v16 x)
     return _mm512_mask_mov_ps(y, under, _mm512_setzero_ps());
 }
 
+LANES_INLINE v16 v16_less(v16 x, v16 y, v16 yes, v16 no)
+{
+    return _mm512_mask_mov_ps(no, _mm512_cmp_ps_mask(x, y, _CMP_LT_OQ), yes);
+}
+
 /* Lanes begin ≤ j < end of v, other elsewhere. */
 LANES_INLINE v16 v16_keep(v16 v, int begin, int end, v16 other)
 {
@@ -285,6 +297,72 @@ V16_BINARY(max, max)
 LANES_INLINE v16 v16_zero(void)
 {
     return v16_set1(0);
+}
+
+/* ---- mathf.h on 16 lanes ----------------------------------------------------------------------- */
+
+LANES_INLINE v16 v16_abs(v16 x)
+{
+    return v16_less(x, v16_zero(), v16_neg(x), x);
+}
+
+/* p z + c */
+LANES_INLINE v16 v16_step(v16 p, v16 z, float c)
+{
+    return v16_fma(p, z, v16_set1(c));
+}
+
+LANES_INLINE v16 v16_tanh(v16 x)
+{
+    v16 a = v16_abs(x), z = v16_mul(x, x), one = v16_set1(1);
+    v16 p = v16_step(v16_set1(TANH_C4), z, TANH_C3);
+    p = v16_step(p, z, TANH_C2);
+    p = v16_step(p, z, TANH_C1);
+    p = v16_step(p, z, TANH_C0);
+    v16 near = v16_fma(v16_mul(x, z), p, x);
+    v16 far = v16_add(one, v16_exp(v16_mul(v16_set1(2), a)));
+    far = v16_sub(one, v16_div(v16_set1(2), far));
+    far = v16_less(x, v16_zero(), v16_neg(far), far);
+    return v16_less(a, v16_set1(TANH_NEAR), near, far);
+}
+
+LANES_INLINE v16 v16_softcap(v16 x, float cap)
+{
+    v16 c = v16_set1(cap);
+    return v16_mul(c, v16_tanh(v16_div(x, c)));
+}
+
+LANES_INLINE v16 v16_silu(v16 x)
+{
+    return v16_div(x, v16_add(v16_set1(1), v16_exp(v16_neg(x))));
+}
+
+LANES_INLINE v16 v16_gelu_tanh(v16 x)
+{
+    v16 u = v16_mul(v16_neg(x), v16_step(v16_set1(GELU_C3), v16_mul(x, x), GELU_C1));
+    return v16_div(x, v16_add(v16_set1(1), v16_exp(u)));
+}
+
+LANES_INLINE v16 v16_gelu_erf(v16 x)
+{
+    v16 four = v16_set1(4), t = v16_div(four, v16_add(four, v16_abs(x)));
+    v16 p = v16_step(v16_set1(ERF_C10), t, ERF_C9);
+    p = v16_step(p, t, ERF_C8);
+    p = v16_step(p, t, ERF_C7);
+    p = v16_step(p, t, ERF_C6);
+    p = v16_step(p, t, ERF_C5);
+    p = v16_step(p, t, ERF_C4);
+    p = v16_step(p, t, ERF_C3);
+    p = v16_step(p, t, ERF_C2);
+    p = v16_step(p, t, ERF_C1);
+    v16 e = v16_exp(v16_mul(v16_mul(v16_set1(-0.5f), x), x));
+    v16 tail = v16_mul(e, v16_mul(p, t));
+    return v16_mul(x, v16_less(x, v16_zero(), tail, v16_sub(v16_set1(1), tail)));
+}
+
+LANES_INLINE v16 v16_relu(v16 x)
+{
+    return v16_less(x, v16_zero(), v16_zero(), x);
 }
 
 #endif

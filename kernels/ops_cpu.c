@@ -37,49 +37,54 @@ static void copy(void *dst, const void *src, size_t bytes)
     memcpy(dst, src, bytes);
 }
 
-#define CPU_OPS(NAME, ISA)                                                                               \
-    static void NAME##_norm(struct worker *w, const struct norm_args *a)                                 \
-    {                                                                                                    \
-        cpu_norm(w, a, cpu_kernels(ISA));                                                                \
-    }                                                                                                    \
-    static void NAME##_linear(struct worker *w, const struct linear_args *a)                             \
-    {                                                                                                    \
-        cpu_linear(w, a, linear_kernels(ISA));                                                           \
-    }                                                                                                    \
-    static void NAME##_rope_store(struct worker *w, const struct rope_store_args *a)                     \
-    {                                                                                                    \
-        cpu_rope_store(w, a, cpu_kernels(ISA));                                                          \
-    }                                                                                                    \
-    static void NAME##_attention(struct worker *w, const struct attention_args *a)                       \
-    {                                                                                                    \
-        cpu_attention(w, a, cpu_kernels(ISA));                                                           \
-    }                                                                                                    \
-    static void NAME##_gate(struct worker *w, float *dst, const float *gate, const float *up, int64_t n, \
-                            enum act act)                                                                \
-    {                                                                                                    \
-        cpu_gate(w, dst, gate, up, n, act, cpu_kernels(ISA));                                            \
-    }                                                                                                    \
-    static const struct ops NAME##_ops = {                                                               \
-        .name = "cpu",                                                                                   \
-        .isa = ISA,                                                                                      \
-        .alloc = cpu_alloc,                                                                              \
-        .release = cpu_release,                                                                          \
-        .upload = copy,                                                                                  \
-        .download = copy,                                                                                \
-        .packed_alloc = cpu_packed_alloc,                                                                \
-        .packed_release = cpu_packed_release,                                                            \
-        .packed_view = cpu_packed_view,                                                                  \
-        .pack = cpu_pack,                                                                                \
-        .scratch_bytes = cpu_scratch_bytes,                                                              \
-        .attention_scratch_bytes = cpu_attention_scratch_bytes,                                          \
-        .embed = cpu_embed,                                                                              \
-        .gather = cpu_gather,                                                                            \
-        .norm = NAME##_norm,                                                                             \
-        .linear = NAME##_linear,                                                                         \
-        .rope_table = cpu_rope_table,                                                                    \
-        .rope_store = NAME##_rope_store,                                                                 \
-        .attention = NAME##_attention,                                                                   \
-        .gate = NAME##_gate,                                                                             \
+/* NAME_op: cpu_op with the level's kernels as its last argument. */
+#define BIND(NAME, op, kernels, parameters, ...) \
+    static void NAME##_##op parameters           \
+    {                                            \
+        cpu_##op(__VA_ARGS__, kernels);          \
+    }
+
+#define CPU_OPS(NAME, ISA)                                                                                   \
+    BIND(NAME, norm, cpu_kernels(ISA), (struct worker * w, const struct norm_args *a), w, a)                 \
+    BIND(NAME, linear, linear_kernels(ISA), (struct worker * w, const struct linear_args *a), w, a)          \
+    BIND(NAME, rope_store, cpu_kernels(ISA), (struct worker * w, const struct rope_store_args *a), w, a)     \
+    BIND(NAME, attention, cpu_kernels(ISA), (struct worker * w, const struct attention_args *a), w, a)       \
+    BIND(NAME, gate, cpu_kernels(ISA),                                                                       \
+         (struct worker * w, float *dst, const float *gate, const float *up, int64_t n, enum act act), w,    \
+         dst, gate, up, n, act)                                                                              \
+    BIND(NAME, scale, cpu_kernels(ISA),                                                                      \
+         (struct worker * w, float *dst, const float *src, int64_t n, float by), w, dst, src, n, by)         \
+    BIND(NAME, softcap, cpu_kernels(ISA), (struct worker * w, float *x, int64_t n, float cap), w, x, n, cap) \
+    BIND(NAME, add, cpu_kernels(ISA), (struct worker * w, float *dst, const float *src, int64_t n), w, dst,  \
+         src, n)                                                                                             \
+    BIND(NAME, combine, cpu_kernels(ISA), (struct worker * w, const struct combine_args *a), w, a)           \
+    static const struct ops NAME##_ops = {                                                                   \
+        .name = "cpu",                                                                                       \
+        .isa = ISA,                                                                                          \
+        .alloc = cpu_alloc,                                                                                  \
+        .release = cpu_release,                                                                              \
+        .upload = copy,                                                                                      \
+        .download = copy,                                                                                    \
+        .packed_alloc = cpu_packed_alloc,                                                                    \
+        .packed_release = cpu_packed_release,                                                                \
+        .packed_view = cpu_packed_view,                                                                      \
+        .pack = cpu_pack,                                                                                    \
+        .scratch_bytes = cpu_scratch_bytes,                                                                  \
+        .attention_scratch_bytes = cpu_attention_scratch_bytes,                                              \
+        .embed = cpu_embed,                                                                                  \
+        .gather = cpu_gather,                                                                                \
+        .norm = NAME##_norm,                                                                                 \
+        .linear = NAME##_linear,                                                                             \
+        .rope_table = cpu_rope_table,                                                                        \
+        .rope_store = NAME##_rope_store,                                                                     \
+        .attention = NAME##_attention,                                                                       \
+        .gate = NAME##_gate,                                                                                 \
+        .scale = NAME##_scale,                                                                               \
+        .softcap = NAME##_softcap,                                                                           \
+        .add = NAME##_add,                                                                                   \
+        .permute = cpu_permute,                                                                              \
+        .route = cpu_route,                                                                                  \
+        .combine = NAME##_combine,                                                                           \
     };
 CPU_OPS(scalar, ISA_SCALAR)
 CPU_OPS(avx2, ISA_AVX2)

@@ -74,7 +74,7 @@ static void set_slice(struct context *x, const struct batch *b, int from, int n)
     x->n_want = 0;
     for (int i = 0; i < n; i++) {
         int32_t seq = b->seq ? b->seq[from + i] : 0;
-        int64_t pos = x->start[seq]++;
+        int64_t pos = x->pos[i] = x->start[seq]++;
         x->slot[i] =
             (struct kv_slot){.pages = cache_pages(x->cache, seq), .pos = pos, .begin = 0, .end = pos + 1};
         if (b->want_logits ? b->want_logits[from + i] != 0 : from + i == b->n - 1)
@@ -199,6 +199,7 @@ int context_new(struct context **out, const struct model *m, struct cache *c,
 
     size_t n = (size_t)x->opt.max_batch, n_seqs = (size_t)cache_n_seqs(c);
     x->slot = calloc(n, sizeof *x->slot);
+    x->pos = calloc(n, sizeof *x->pos);
     x->want = calloc(n, sizeof *x->want);
     x->len = calloc(n_seqs, sizeof *x->len);
     x->start = calloc(n_seqs, sizeof *x->start);
@@ -207,7 +208,7 @@ int context_new(struct context **out, const struct model *m, struct cache *c,
     x->arena_bytes = lay_out(x, NULL);
     x->arena = m->ops->alloc(x->arena_bytes);
     x->team = team_new(opt->n_threads > opt->n_threads_batch ? opt->n_threads : opt->n_threads_batch);
-    if (!x->slot || !x->want || !x->len || !x->start || !x->logits || !x->arena || !x->team) {
+    if (!x->slot || !x->pos || !x->want || !x->len || !x->start || !x->logits || !x->arena || !x->team) {
         (void)err_set(err, errlen, "not enough memory for %zu bytes of activations (batch size %d)",
                       x->arena_bytes, x->opt.max_batch);
         context_free(x);
@@ -230,6 +231,7 @@ void context_free(struct context *x)
     free(x->start);
     free(x->len);
     free(x->want);
+    free(x->pos);
     free(x->slot);
     free(x);
 }

@@ -16,6 +16,7 @@ struct context {
 
     /* Host memory, one element per token of a slice. */
     struct kv_slot *slot;
+    int64_t *pos;
     int32_t *want;  /* indices of the tokens whose logits are wanted */
     int64_t *len;   /* (n_seqs): length of each sequence with what the batch has appended so far */
     int64_t *start; /* (n_seqs): its length before the batch */

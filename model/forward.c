@@ -35,7 +35,9 @@ static void norm(struct worker *w, struct context *x, float *dst, const float *s
                  int n)
 {
     const struct config *c = &x->model->config;
-    x->model->ops->norm(w, &(struct norm_args){dst, src, weight, n, c->dim, c->norm_eps});
+    x->model->ops->norm(
+        w, &(struct norm_args){
+               .dst = dst, .src = src, .weight = weight, .n_rows = n, .dim = c->dim, .eps = c->norm_eps});
 }
 
 /* One input, up to three matrices. */
@@ -73,6 +75,7 @@ static void attention(struct worker *w, struct context *x, int l)
                                                     .n_tokens = x->n,
                                                     .n_heads = c->n_heads,
                                                     .rotary_dim = c->rotary_dim,
+                                                    .n_sections = 1,
                                                     .pairing = c->rope_pairing,
                                                     .table = x->rope,
                                                     .slot = x->slot,
@@ -148,7 +151,8 @@ void forward(struct worker *w, void *arg)
     m->ops->embed(w, x->x, &m->token_embd, x->id, x->n);
     check(w, x, -1, "embedding", x->x, (int64_t)x->n * c->dim);
     m->ops->rope_table(w, &(struct rope_table_args){.dst = x->rope,
-                                                    .slot = x->slot,
+                                                    .pos = x->pos,
+                                                    .n_sections = 1,
                                                     .inv_freq = m->inv_freq,
                                                     .n_tokens = x->n,
                                                     .n_freqs = c->rotary_dim / 2,

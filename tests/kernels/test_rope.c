@@ -68,17 +68,20 @@ static void run_tokens(const struct shape *s, const struct kv_layout *l, struct 
 {
     double inv_freq[64];
     struct kv_slot slot[TOKENS];
+    int64_t pos[TOKENS];
     int n_freqs = s->rotary_dim / 2;
     for (int i = 0; i < n_freqs; i++)
         inv_freq[i] = pow(10000, -2.0 * i / s->rotary_dim);
-    for (int i = 0; i < n; i++)
-        slot[i] = (struct kv_slot){page_table, FIRST + first + i, 0, FIRST + first + i + 1};
+    for (int i = 0; i < n; i++) {
+        pos[i] = FIRST + first + i;
+        slot[i] = (struct kv_slot){page_table, pos[i], 0, pos[i] + 1};
+    }
     int64_t at = (int64_t)first * l->head_dim;
     float *table = st->table + first * n_freqs * 2;
     struct job job = {
         cpu_kernels(isa),
-        {table, slot, inv_freq, n, n_freqs, 1.25},
-        {st->q + at * HEADS, st->k + at * KV_HEADS, st->v + at * KV_HEADS, n, HEADS, s->rotary_dim,
+        {table, pos, 1, inv_freq, NULL, n, n_freqs, 1.25},
+        {st->q + at * HEADS, st->k + at * KV_HEADS, st->v + at * KV_HEADS, n, HEADS, s->rotary_dim, 1,
          s->pairing, table, slot, l, st->k_pages, st->v_pages},
     };
     struct team *team = team_new(n_threads);

@@ -44,7 +44,7 @@ START_TEST(norm_is_the_same_everywhere)
     float *want = random_row(3, (size_t)(N_ROWS * dim)), *got = random_row(4, (size_t)(N_ROWS * dim));
     memset(x, 0, (size_t)dim * sizeof *x); /* a row of zeros stays zero */
     x[N_ROWS * dim - 1] = 1e18f;
-    struct norm_args a = {want, x, w, N_ROWS, dim, 1e-5f};
+    struct norm_args a = {want, x, w, NULL, N_ROWS, dim, 1e-5f, NORM_RMS};
     run_on(1, (struct job){.k = cpu_kernels(ISA_SCALAR), .norm = &a});
     a.dst = got;
     for (enum isa isa = ISA_SCALAR; isa < ISA_COUNT; isa = next_isa(isa))
@@ -79,7 +79,7 @@ START_TEST(norm_keeps_faults_visible)
         for (int fault = 0; fault < 2; fault++) {
             float *x = random_row(5, 3 * DIM), *w = random_row(6, DIM), y[3 * DIM];
             x[DIM + 35] = fault ? INFINITY : NAN;
-            struct norm_args a = {y, x, w, 3, DIM, 1e-5f};
+            struct norm_args a = {y, x, w, NULL, 3, DIM, 1e-5f, NORM_RMS};
             run_on(2, (struct job){.k = cpu_kernels(isa), .norm = &a});
             for (int i = 0; i < 3 * DIM; i++)
                 if (i < DIM || i >= 2 * DIM)
