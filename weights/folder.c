@@ -40,6 +40,11 @@ static const struct container containers[] = {
      {"model.safetensors", "adapter_model.safetensors"},
      {".safetensors"},
      safetensors_read},
+    {"PyTorch folder",
+     "pytorch_model.bin.index.json",
+     {"pytorch_model.bin", "adapter_model.bin"},
+     {".bin", ".pt", ".pth"},
+     torch_read},
 };
 
 /* What training leaves beside a checkpoint, and vocabularies. */

@@ -22,6 +22,7 @@ struct mapped_file {
     const uint8_t *data;
     uint64_t size;
     bool mapped; /* by mmap; else read into memory */
+    bool shared; /* tensors may share bytes: they are views of storages */
 };
 
 struct chunk; /* of the arena that holds names and arrays of strings */
@@ -89,6 +90,8 @@ int weights_add_json(struct weights *w, const char *path, const char *prefix, ch
 /* The readers: w->file[file] is mapped (gguf_read: the only one so far), the rest of w is theirs to fill. */
 int gguf_read(struct weights *w, char *err, size_t errlen);
 int safetensors_read(struct weights *w, int file, char *err, size_t errlen);
+int torch_read(struct weights *w, int file, char *err, size_t errlen);
+bool torch_is(const struct mapped_file *f); /* begins as one of PyTorch's files */
 /* Reads the folder w->folder; its files are opened here. */
 int folder_read(struct weights *w, char *err, size_t errlen);
 

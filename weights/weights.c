@@ -313,7 +313,7 @@ static int check_overlaps(const struct weights *w, char *err, size_t errlen)
     int rc = 0;
     for (size_t i = 1; i < w->n_tensors && rc == 0; i++) {
         const struct tensor *s = sorted[i - 1], *t = sorted[i];
-        if (s->file == t->file && s->bytes > t->offset - s->offset)
+        if (s->file == t->file && s->bytes > t->offset - s->offset && !w->file[t->file].shared)
             rc = err_set(err, errlen, "%s: tensors '%.80s' and '%.80s' overlap at byte %" PRIu64,
                          w->file[t->file].name, s->name, t->name, t->offset);
     }
@@ -330,7 +330,6 @@ static const struct {
     {"lmgg", "a GGML file of 2023, the format before GGUF: convert it to GGUF"},
     {"fmgg", "a GGML file of 2023, the format before GGUF: convert it to GGUF"},
     {"tjgg", "a GGML file of 2023, the format before GGUF: convert it to GGUF"},
-    {"PK\003\004", "a zip archive or PyTorch checkpoint, not a GGUF or safetensors file"},
     {"version https://git-lfs", "a Git LFS pointer, not the model itself (`git lfs pull` fetches it)"},
     {"<!DOCTYPE", "a web page, not a model: the download went wrong"},
     {"<html", "a web page, not a model: the download went wrong"},
@@ -347,6 +346,8 @@ static int read_by_kind(struct weights *w, char *err, size_t errlen)
     const struct mapped_file *f = &w->file[0];
     if (f->size >= 4 && memcmp(f->data, "GGUF", 4) == 0)
         return gguf_read(w, err, errlen);
+    if (torch_is(f))
+        return torch_read(w, 0, err, errlen);
     for (size_t i = 0; i < sizeof not_models / sizeof *not_models; i++) {
         size_t len = strlen(not_models[i].magic);
         if (f->size >= len && memcmp(f->data, not_models[i].magic, len) == 0)

@@ -4,29 +4,46 @@
  * What opens, each by a reader that fills the same struct weights:
  *
  * - GGUF v2 and v3, also split ("NAME-00001-of-00005.gguf", opened by the first file).
+ *
  * - One .safetensors file.
+ *
+ * - One PyTorch checkpoint (.bin, .pt, .pth): the zip archives of today (stored, not compressed; zip64)
+ *   and the files of before PyTorch 1.6. Nothing in it is executed: pickle opcodes and globals that state
+ *   dicts do not need are errors. Tensors are named by their keys, those of a dict in the dict by both
+ *   ("model.x"), 8 dicts deep; other values and keys that are no strings are passed over. Tensors may
+ *   share bytes (tied embeddings, views); one that is not contiguous, or not in the file, is an error.
+ *
  * - A Hugging Face folder, by its own path or that of a config.json, adapter_config.json or index in it.
  *   Its weights are the first of these that is there:
- *     model.safetensors.index.json, which names every tensor's file ("weight_map"; a tensor that is listed
- *     but missing, or there but not listed, is an error); model.safetensors; adapter_model.safetensors; the
- *     only *.safetensors (GPTQ folders have names of their own).
+ *   1. model.safetensors.index.json, which names every tensor's file ("weight_map"; a tensor that is
+ *      listed but missing, or there but not listed, is an error)
+ *   2. model.safetensors, adapter_model.safetensors
+ *   3. the only *.safetensors (GPTQ folders have names of their own)
+ *   4. pytorch_model.bin.index.json, as 1.
+ *   5. pytorch_model.bin, adapter_model.bin
+ *   6. the only *.bin, *.pt or *.pth that is not left over from training and no tokenizer
  *   A folder with only GGUF files is an error that names one.
  *
- * Types: safetensors' unsigned integers and BOOL are lent as the signed type of the same width, same bytes;
- * 8-bit floats are refused.
+ * Types: unsigned integers and booleans are lent as the signed type of the same width, same bytes; 8-bit
+ * floats are refused.
  *
- * Metadata of a folder: its JSON files, flattened. Members of objects are joined by dots; the prefix tells
- * the file: config.json -> "config.…"                        generation_config.json -> "generation_config.…"
- *     adapter_config.json (PEFT) -> "adapter_config.…" params.json (Meta's LLaMA) -> "params.…"
- *     quantize_config.json, else quant_config.json (GPTQ and AWQ of 2023) -> "config.quantization_config.…",
- *     only where config.json says nothing there
- * Whole numbers are META_I64 (larger ones: an error), others META_F64, true and false META_BOOL, strings
- * META_STRING. An array of strings, booleans or numbers is a META_ARRAY of that type (I64 only if all are
- * whole; empty: I64 with n = 0), any other array is flattened by index: "config.x.0.y". null: no entry.
- * So: "config.hidden_size", "config.rope_scaling.factor", "config.layer_types".
+ * Metadata of a folder are its JSON files, flattened: names of members are joined by dots, after a prefix
+ * that tells the file:
  *
- * Limits: JSON 64 levels and 2²¹ values deep and wide; config files 4 MiB, 2¹⁷ keys of 512 bytes; safetensors
- * headers and indexes 64 MiB; 2²⁰ tensors.
+ *   config.…             config.json
+ *   generation_config.…  generation_config.json
+ *   adapter_config.…     adapter_config.json (PEFT)
+ *   params.…             params.json (Meta's LLaMA)
+ *   config.quantization_config.…  where config.json says nothing there: quantize_config.json, else
+ *                        quant_config.json (GPTQ and AWQ of 2023)
+ *
+ * So: "config.hidden_size", "config.rope_scaling.factor", "config.layer_types". Whole numbers are META_I64
+ * (larger ones: an error), others META_F64, true and false META_BOOL, strings META_STRING. An array of
+ * strings, booleans or numbers is a META_ARRAY of that type (I64 only if all are whole; empty: I64 with
+ * n = 0), any other array is flattened by index: "config.x.0.y". null: no entry.
+ *
+ * Limits: JSON 64 levels deep, 2²¹ values; a config file 4 MiB, 2¹⁷ keys of 512 bytes; safetensors
+ * headers, indexes and pickles 64 MiB; 2²⁰ tensors.
  *
  * A mapped file must not be cut while it is open: touching a page that is gone ends the process (SIGBUS).
  * What no_mmap reads is a copy, and safe. */
@@ -100,7 +117,7 @@ void weights_close(struct weights *w); /* NULL is fine */
 const char *weights_path(const struct weights *w); /* as it was opened */
 const char *
 weights_folder(const struct weights *w); /* of a folder, also if opened by its config.json; else NULL */
-const char *weights_format(const struct weights *w); /* "GGUF v3", "safetensors", "safetensors folder" */
+const char *weights_format(const struct weights *w); /* "GGUF v3", "safetensors", "PyTorch folder" */
 int weights_n_files(const struct weights *w);        /* that hold weights; 0 under no_tensors */
 const char *weights_file_name(const struct weights *w, int file);
 uint64_t weights_file_bytes(const struct weights *w); /* sum over the files */

@@ -36,7 +36,7 @@ START_TEST(not_models)
         {"GGUF", "cut short: the header needs 4 bytes at byte 4"},
         {"hello, world", "is no GGUF or safetensors file"},
         {"lmgg\1\2\3\4", "a GGML file of 2023"},
-        {"PK\003\004rest", "PyTorch checkpoint"},
+        {"PK\003\004rest", "cut short: a zip archive without its directory"},
         {"version https://git-lfs.github.com/spec/v1\noid", "Git LFS pointer"},
         {"<!DOCTYPE html>", "a web page"},
         {"12345678{}", "header of"},
