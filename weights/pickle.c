@@ -14,8 +14,8 @@ enum {
     MAX_STACK = 1 << 17,
     MAX_ITEMS = 1 << 22,
     MAX_MEMO = 1 << 22,
-    MAX_LISTS = 1 << 20,
-    MAX_LINKS = 1 << 20,
+    MAX_LISTS = 1 << 19,
+    MAX_LINKS = 1 << 19,
     MAX_GLOBAL_BYTES = 128
 };
 

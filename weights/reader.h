@@ -91,7 +91,10 @@ int weights_add_json(struct weights *w, const char *path, const char *prefix, ch
 int gguf_read(struct weights *w, char *err, size_t errlen);
 int safetensors_read(struct weights *w, int file, char *err, size_t errlen);
 int torch_read(struct weights *w, int file, char *err, size_t errlen);
-bool torch_is(const struct mapped_file *f); /* begins as one of PyTorch's files */
+int llama2c_read(struct weights *w, int file, char *err, size_t errlen);
+/* Whether a file begins as one of these readers' files do. */
+bool torch_is(const struct mapped_file *f);
+bool llama2c_is(const struct mapped_file *f);
 /* Reads the folder w->folder; its files are opened here. */
 int folder_read(struct weights *w, char *err, size_t errlen);
 

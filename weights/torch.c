@@ -16,7 +16,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MAX_PICKLE_BYTES = 64 << 20, MAX_DICT_DEPTH = 8, MAX_TENSOR_NAME = 512 };
+enum { MAX_PICKLE_BYTES = 64 << 20, MAX_DICT_DEPTH = 8, MAX_TENSOR_NAME = 256 };
 
 /* Where a storage lies in the file. */
 struct storage {

@@ -348,6 +348,8 @@ static int read_by_kind(struct weights *w, char *err, size_t errlen)
         return gguf_read(w, err, errlen);
     if (torch_is(f))
         return torch_read(w, 0, err, errlen);
+    if (llama2c_is(f))
+        return llama2c_read(w, 0, err, errlen);
     for (size_t i = 0; i < sizeof not_models / sizeof *not_models; i++) {
         size_t len = strlen(not_models[i].magic);
         if (f->size >= len && memcmp(f->data, not_models[i].magic, len) == 0)
@@ -356,7 +358,9 @@ static int read_by_kind(struct weights *w, char *err, size_t errlen)
     /* A safetensors file has no magic: the length of its header, then JSON. */
     if ((f->size > 8 && f->data[8] == '{') || weights_ends_with(w->path, ".safetensors"))
         return safetensors_read(w, 0, err, errlen);
-    return err_set(err, errlen, "%s: is no GGUF or safetensors file (wrong first bytes, at byte 0)", w->path);
+    return err_set(err, errlen,
+                   "%s: is no GGUF, safetensors, PyTorch or llama2.c file (wrong first bytes, at byte 0)",
+                   w->path);
 }
 
 /* The folder that a path stands for: itself, or that of a JSON file that describes a model. NULL: none, or

@@ -13,6 +13,12 @@
  *   ("model.x"), 8 dicts deep; other values and keys that are no strings are passed over. Tensors may
  *   share bytes (tied embeddings, views); one that is not contiguous, or not in the file, is an error.
  *
+ * - One llama2.c checkpoint, versions 0, 1 and 2, under GGUF's names ("blk.0.attn_q.weight", "output.weight"
+ *   only where it is not the embedding). Its header becomes META_I64 "llama2c.dim", "….hidden_dim",
+ *   "….n_layers", "….n_heads", "….n_kv_heads", "….vocab_size", "….seq_len", "….version" and META_BOOL
+ *   "….shared_classifier". Version 2 also has "….group_size", and each matrix X is an I8 tensor with an F32
+ *   tensor "X_scale" [rows, cols / group_size] beside it; every weight is its integer times its scale.
+ *
  * - A Hugging Face folder, by its own path or that of a config.json, adapter_config.json or index in it.
  *   Its weights are the first of these that is there:
  *   1. model.safetensors.index.json, which names every tensor's file ("weight_map"; a tensor that is

@@ -31,10 +31,10 @@ START_TEST(not_models)
         const char *bytes, *expected;
     } files[] = {
         {"", "is empty"},
-        {"G", "is no GGUF or safetensors file"},
-        {"GGU", "is no GGUF or safetensors file"},
+        {"G", "is no GGUF, safetensors, PyTorch or llama2.c file"},
+        {"GGU", "is no GGUF, safetensors, PyTorch or llama2.c file"},
         {"GGUF", "cut short: the header needs 4 bytes at byte 4"},
-        {"hello, world", "is no GGUF or safetensors file"},
+        {"hello, world", "is no GGUF, safetensors, PyTorch or llama2.c file"},
         {"lmgg\1\2\3\4", "a GGML file of 2023"},
         {"PK\003\004rest", "cut short: a zip archive without its directory"},
         {"version https://git-lfs.github.com/spec/v1\noid", "Git LFS pointer"},
