@@ -87,7 +87,7 @@ MATHF_INLINE float mathf_silu(float x)
 #define TANH_C1   0x1.1106f6p-3f
 #define TANH_C0   (-0x1.555532p-2f)
 
-/* tanh x within 2 ulp; NaN and the sign of zero stay. */
+/* tanh x within 2 ulp; NaN stays; of −0 it is +0. */
 MATHF_INLINE float mathf_tanh(float x)
 {
     float a = x < 0 ? -x : x;
