@@ -166,7 +166,7 @@ NEEDS_model := quant weights kernels model
 NEEDS_tokenizer := quant weights tokenizer
 define room_tests
 $(B)/run-tests-$(1): $(B)/tests/main.o $(call objs,tests/$(1)) $(foreach r,$(NEEDS_$(1)),$(call objs,$(r))) \
-    $(if $(filter tokenizer,$(1)),$(patsubst %.c,$(B)/%.o,$(wildcard tools/vocab.c)))
+    $(if $(filter tokenizer,$(1)),$(patsubst %.c,$(B)/%.o,$(wildcard tools/vocab*.c)))
 	$$(SHOW) LD $$@
 	$$(Q)$$(LINK) -o $$@ $$(sort $$^) $$(TEST_LIBS) $$(LDLIBS)
 test-$(1): $(B)/run-tests-$(1)

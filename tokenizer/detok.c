@@ -32,7 +32,7 @@ static const char *next_piece(const struct tokenizer *t, int32_t id, bool with_c
     if (*len == 0 || *started || tokenizer_is_control(t, id))
         return text;
     *started = true;
-    if (t->kind == VOCAB_SPM && t->spm.add_space_prefix && text[0] == ' ') {
+    if (t->strip_first_space && text[0] == ' ') {
         (*len)--;
         return text + 1;
     }

@@ -1,8 +1,9 @@
 /* What the files of tokenizer/ share; nothing outside the folder includes it.
  *
  *   text ── special.c ──▶ stretches between special tokens
- *        ── pretokenize.c (byte-level BPE) or spm.c (SentencePiece) ──▶ words
- *        ── merge.c ──▶ ids */
+ *        ── normalize.c, sp_normalize.c ──▶ normalised text ── special.c ──▶ stretches of it
+ *        ── pretokenize.c ──▶ words
+ *        ── model.c, merge.c, unigram.c ──▶ ids */
 #ifndef QUOLL_TOKENIZER_INTERNAL_H
 #define QUOLL_TOKENIZER_INTERNAL_H
 
@@ -10,6 +11,8 @@
 #include "tokenizer/tokenizer.h"
 
 #include <string.h>
+
+#define SPACE_MARK "\xe2\x96\x81" /* U+2581, SentencePiece's space */
 
 /* pieces.c: the vocabulary: every token's text, in the file's spelling and as it appears in running
  * text, and the way back from text to id. */
@@ -19,8 +22,10 @@ struct piece {
     uint32_t out, out_len;   /* running text, in pieces.out */
     uint32_t rank;           /* SPM: order of merging, smaller first, equal for equal scores */
     enum token_type type;
-    bool end_marker;   /* its text is known to end turns */
-    bool strips_right; /* as a special token, it swallows the white space behind it */
+    uint8_t flags;   /* TOKEN_ADDED … */
+    bool in_model;   /* text between special tokens may become it */
+    bool end_marker; /* its text is known to end turns */
+    bool ends;       /* the file says that it ends a text */
 };
 
 struct piece_slot {
@@ -33,6 +38,7 @@ struct pieces {
     int32_t n;
     struct piece *piece;
     char *text, *out;
+    double *score;           /* unigram, else NULL */
     struct piece_slot *slot; /* open addressing, a power of two */
     uint32_t mask;
     uint32_t max_text_len, max_out_len;
@@ -41,6 +47,7 @@ struct pieces {
 int pieces_init(struct pieces *p, const struct vocab_spec *spec, char *err, size_t errlen);
 void pieces_free(struct pieces *p);
 int32_t pieces_find(const struct pieces *p, const char *text, size_t len);
+enum vocab_spelling usual_spelling(const struct vocab_spec *spec);
 
 static inline const char *piece_text(const struct pieces *p, int32_t id)
 {
@@ -70,20 +77,35 @@ static inline uint64_t hash_bytes(const char *s, size_t n)
     return hash_mix(hash_mix(h ^ chunk));
 }
 
-/* special.c: the longest token of a set at a place of the text. */
+/* Decodes base64 (padding optional) into out, at most 3 bytes for 4; −1: it is none. */
+int base64_decode(const char *text, size_t len, char *out, size_t *n_out);
+
+/* special.c: the longest text of a set at a place of the text. */
+
+struct matcher_entry {
+    const char *text;
+    uint32_t len;
+    int32_t id;
+};
 
 struct matcher {
-    const struct pieces *pieces;
-    int32_t *sorted;     /* ids, by text */
+    struct matcher_entry *sorted; /* by text */
+    size_t n, cap;
+    char **owned; /* texts that no one else keeps */
+    size_t n_owned;
     uint32_t first[257]; /* first[b] … first[b + 1]: those whose text begins with byte b */
 };
 
-/* types: a set of bits 1 << TOKEN_…; end_markers: those too, of any type. */
-int matcher_init(struct matcher *m, const struct pieces *p, unsigned types, bool end_markers, char *err,
-                 size_t errlen);
+/* Adds a text (lent as long as the matcher lives; owned: malloc'ed, the matcher frees it, in any case).
+ * −1: out of memory. */
+int matcher_add(struct matcher *m, const char *text, size_t len, int32_t id, char *owned);
+void matcher_done(struct matcher *m); /* after the last one */
 void matcher_free(struct matcher *m);
 /* Length of the longest match at the start of text (0: none), its id in *id. */
 size_t matcher_at(const struct matcher *m, const char *text, size_t len, int32_t *id);
+/* Calls fn for every match at the start of text, the shortest first. */
+void matcher_each(const struct matcher *m, const char *text, size_t len,
+                  void (*fn)(void *arg, int32_t id, size_t len), void *arg);
 
 /* merge.c: the ids so far, a workspace for merging, a cache of short words. */
 
@@ -107,6 +129,20 @@ struct symbol {  /* a part of the word that is one token so far */
 
 struct word_cache;
 
+struct word { /* a part of a text */
+    uint32_t from, to;
+};
+
+struct words {
+    struct word *v;
+    size_t n, cap;
+};
+
+struct buf {
+    char *s;
+    size_t cap;
+};
+
 struct encoder { /* of one call of tokenizer_encode */
     const struct tokenizer *t;
     struct ids ids;
@@ -115,19 +151,24 @@ struct encoder { /* of one call of tokenizer_encode */
     size_t symbol_cap;
     size_t unknown_end; /* ids.n after the last unknown token: more of the unknown adds no second one */
     struct word_cache *cache;
-    struct cuts {
-        uint32_t *v; /* ends of words, ascending */
-        size_t n, cap;
-    } cuts, old_cuts;
-    char *buf; /* a stretch, normalised */
-    size_t buf_cap;
+    struct best_path *path; /* unigram */
+    size_t path_cap;
+    struct words words, old_words, matches;
+    struct buf norm[2]; /* a stretch, normalised: steps read one and write the other */
+    struct buf pre[2];  /* its words, rewritten */
+    struct buf spelled; /* a word that is not UTF-8 */
+    size_t max_room;    /* a text may not grow beyond any measure */
     char *err;
     size_t errlen;
 };
 
 void encoder_free(struct encoder *e);
-int encoder_oom(struct encoder *e);
-int encoder_buf(struct encoder *e, size_t cap); /* makes room, drops the contents */
+int encoder_oom(const struct encoder *e);
+int encoder_room(const struct encoder *e, struct buf *b, size_t cap); /* drops the contents to grow */
+/* Appends; *n is how much is in use. */
+int buf_put(const struct encoder *e, struct buf *b, size_t *n, const char *text, size_t len);
+int words_push(const struct encoder *e, struct words *w, size_t from,
+               size_t to); /* empty ones are left out */
 /* Room for n symbols in e->symbol. */
 int encoder_symbols(struct encoder *e, size_t n);
 /* Merges e->symbol[0 … n), parts of text of len bytes, the cheapest pair first, the leftmost of equals.
@@ -140,45 +181,76 @@ bool encoder_recall(struct encoder *e, const char *word, size_t len);
 void encoder_remember(struct encoder *e, const char *word, size_t len, size_t n_before);
 int encoder_use_cache(struct encoder *e);
 
-/* bpe.c, spm.c */
+/* pattern.c: regular expressions, in PCRE2. */
 
-struct pair_slot {
-    uint64_t key;  /* left id, right id */
-    uint32_t rank; /* NO_RANK: empty */
-    int32_t merged;
+struct pattern {
+    void *code; /* pcre2_code; NULL: literal */
+    char *literal;
+    size_t literal_len;
+    bool trusted; /* takes linear time: no limit of steps */
 };
 
-struct bpe {
-    int32_t byte_id[256]; /* −1: none */
-    struct pair_slot *slot;
-    uint32_t mask;
+/* Compiles the pattern of a step; the dialect is Oniguruma's as Hugging Face's tokenizers use it, unless the
+ * step says otherwise. */
+int pattern_init(struct pattern *p, const struct vocab_step *s, const char *name, char *err, size_t errlen);
+void pattern_free(struct pattern *p);
+struct pattern_run { /* of one search through several words */
+    const struct pattern *p;
+    void *data, *context; /* pcre2_match_data, pcre2_match_context */
+};
+int pattern_start(struct pattern_run *r, const struct pattern *p, const struct encoder *e);
+void pattern_end(struct pattern_run *r);
+/* The next match in text (valid UTF-8) from byte `from` on: 1 and *found; 0: none; −1: an error. */
+int pattern_next(const struct pattern_run *r, const struct encoder *e, const char *text, size_t len,
+                 size_t from, struct word *found);
+
+/* charsmap.c: SentencePiece's precompiled character map: a double array over the texts to be replaced
+ * (Yata et al. 2007; darts-clone's layout), then the replacements, each ended by a NUL. */
+
+struct charsmap {
+    char *blob; /* NULL: none */
+    size_t n_units;
+    const char *texts;
+    size_t n_texts;
 };
 
-struct spm {
-    int32_t byte_id[256];
-    bool add_space_prefix, remove_extra_spaces;
-    struct matcher user;     /* user-defined tokens stay whole: matched in normalised text */
-    uint8_t joined[256][32]; /* [last byte of a][bit: first byte of b]: some token has ab inside it */
+int charsmap_init(struct charsmap *c, const char *blob, size_t len, const char *name, char *err,
+                  size_t errlen);
+void charsmap_free(struct charsmap *c);
+/* The longest (or shortest) prefix of text that the map replaces: its length, 0: none; what by in *to. */
+size_t charsmap_find(const struct charsmap *c, const char *text, size_t len, bool shortest, const char **to);
+
+/* steps.c, normalize.c, sp_normalize.c, pretokenize.c: from text to words. */
+
+struct step {
+    struct vocab_step how; /* its pointers point into own memory */
+    char *content;
+    struct pattern pattern;
+    struct charsmap map;
 };
 
-int bpe_init(struct tokenizer *t, const struct vocab_spec *spec, char *err, size_t errlen);
-int bpe_encode(struct encoder *e, const char *text, size_t len);
-int spm_init(struct tokenizer *t, const struct vocab_spec *spec, char *err, size_t errlen);
-int spm_encode(struct encoder *e, const char *text, size_t len);
+struct steps {
+    struct step *v;
+    size_t n;
+    bool need_utf8;
+};
 
-static inline const struct pair_slot *bpe_pair(const struct bpe *b, int32_t left, int32_t right)
-{
-    uint64_t key = (uint64_t)(uint32_t)left << 32 | (uint32_t)right;
-    uint32_t i = (uint32_t)hash_mix(hash_mix(key)) & b->mask;
-    while (b->slot[i].rank != NO_RANK && b->slot[i].key != key)
-        i = (i + 1) & b->mask;
-    return &b->slot[i];
-}
+int steps_init(struct steps *s, const struct vocab_step *from, size_t n, const char *name, char *err,
+               size_t errlen);
+void steps_free(struct steps *s);
 
-/* nfc.c: brings valid UTF-8 to normal form C; *text then is e->buf or, where nothing changes, as it was. */
-int normal_form_c(struct encoder *e, const char **text, size_t *len);
+/* Applies the normalising steps; *text then is in e->norm or, where nothing changes, as it was. */
+int normalize(struct encoder *e, const struct steps *steps, const char **text, size_t *len);
+int normalize_form(struct encoder *e, const struct step *s, const char **text, size_t *len, struct buf *out);
+int normalize_sentencepiece(struct encoder *e, const struct step *s, const char **text, size_t *len,
+                            struct buf *out);
+int normalize_precompiled(struct encoder *e, const struct step *s, const char **text, size_t *len,
+                          struct buf *out);
+/* Cuts text into words: e->words are parts of *text, which then may be in e->pre. first: the text begins
+ * here. */
+int pretokenize(struct encoder *e, const struct steps *steps, const char **text, size_t *len, bool first);
 
-/* pretokenize.c: words of byte-level BPE. */
+/* pre_rules.c: the ways of cutting that GGUF files name in tokenizer.ggml.pre. */
 
 enum { PRE_MAX_STEPS = 6 };
 
@@ -190,29 +262,64 @@ struct pre_rule {      /* one row per way of splitting */
     bool add_bos;     /* where the file does not say */
 };
 
-struct pretokenizer {
-    const struct pre_rule *rule;
-    bool known;                /* false: the name is in no row, GPT-2's split stands in */
-    void *step[PRE_MAX_STEPS]; /* pcre2_code */
+const struct pre_rule *pre_rule_find(const char *name); /* NULL: none */
+/* Fills s (room for PRE_MAX_STEPS + 1): its cuts, then the byte alphabet; returns how many. */
+size_t pre_rule_steps(const struct pre_rule *rule, struct vocab_step *s);
+/* What s or S, w or W mean inside a character class, in ranges. */
+const char *class_ranges(char letter);
+
+/* model.c, unigram.c: words to ids. */
+
+struct pair_slot {
+    uint64_t key;  /* left id, right id */
+    uint32_t rank; /* NO_RANK: empty */
+    int32_t merged;
 };
 
-int pretokenizer_init(struct pretokenizer *p, const char *name, char *err, size_t errlen);
-void pretokenizer_free(struct pretokenizer *p);
-/* Cuts text (valid UTF-8) into words: e->cuts holds their ends. */
-int pretokenizer_split(const struct pretokenizer *p, struct encoder *e, const char *text, size_t len);
-const struct pre_rule *pre_rule_find(const char *name); /* NULL: none */
+struct pairs {
+    struct pair_slot *slot;
+    uint32_t mask;
+};
+
+int model_init(struct tokenizer *t, const struct vocab_spec *spec, char *err, size_t errlen);
+int model_word(struct encoder *e, const char *word, size_t len);
+/* Bytes that are no token: byte tokens, the unknown token, or nothing. */
+int model_unknown(struct encoder *e, const char *text, size_t len);
+int unigram_word(struct encoder *e, const char *word, size_t len);
+int unigram_init(struct tokenizer *t, const struct vocab_spec *spec, char *err, size_t errlen);
+
+static inline const struct pair_slot *find_pair(const struct pairs *b, int32_t left, int32_t right)
+{
+    uint64_t key = (uint64_t)(uint32_t)left << 32 | (uint32_t)right;
+    uint32_t i = (uint32_t)hash_mix(hash_mix(key)) & b->mask;
+    while (b->slot[i].rank != NO_RANK && b->slot[i].key != key)
+        i = (i + 1) & b->mask;
+    return &b->slot[i];
+}
 
 struct tokenizer {
     enum vocab_kind kind;
+    enum vocab_spelling spelling;
     char *name;
     char *warning;
     struct pieces pieces;
-    struct matcher special, plain; /* tokens matched in the raw text, with ENCODE_SPECIAL and without */
-    struct pretokenizer pre;
-    struct bpe bpe;
-    struct spm spm;
+    struct matcher raw;        /* tokens matched in the raw text */
+    struct matcher normalized; /* … in normalised text */
+    bool user_in_raw;          /* without ENCODE_SPECIAL user-defined tokens are matched in raw text */
+    struct steps normalizer, pretokenizer;
+    struct pairs pairs;        /* BPE */
+    struct matcher vocabulary; /* unigram */
+    int32_t byte_id[256];      /* byte tokens; −1: none */
+    int32_t ascii_id[128];     /* tokens of one character */
+    uint8_t joined[256][32];   /* [last byte of a][bit: first byte of b]: some token has ab inside it */
+    double unknown_score;      /* unigram */
+    double user_score;         /* unigram: of a user-defined token; 0: its own */
+    bool float_scores;
     int32_t bos, eos, eot, eom, unk;
-    bool add_bos, add_eos;
+    int32_t *prefix, *suffix; /* put around a text */
+    size_t n_prefix, n_suffix;
+    bool whole_words, byte_fallback, fuse_unk, drop_unknown, strip_first_space, join_invalid;
+    char *word_prefix, *word_suffix;
 };
 
 /* detok.c's and encode's view of UTF-8 (Unicode 15, table 3-7: no surrogates, no overlong forms).
@@ -239,5 +346,17 @@ static inline int utf8_char(const char *s, size_t n)
     }
     return (int)len;
 }
+
+/* Length of the character at s; a byte that belongs to none counts as one. */
+static inline size_t char_len(const char *s, size_t n)
+{
+    int len = utf8_char(s, n);
+    return len > 0 ? (size_t)len : 1;
+}
+
+/* White space as Unicode has it, at the start of text: its length, 0: none. */
+size_t space_at(const char *text, size_t len);
+/* … at its end. */
+size_t space_before(const char *text, size_t len);
 
 #endif

@@ -25,25 +25,71 @@ void encoder_free(struct encoder *e)
     free(e->symbol);
     free(e->heap);
     free(e->cache);
-    free(e->cuts.v);
-    free(e->old_cuts.v);
-    free(e->buf);
+    free(e->path);
+    free(e->words.v);
+    free(e->old_words.v);
+    free(e->matches.v);
+    for (int i = 0; i < 2; i++) {
+        free(e->norm[i].s);
+        free(e->pre[i].s);
+    }
+    free(e->spelled.s);
 }
 
-int encoder_oom(struct encoder *e)
+int encoder_oom(const struct encoder *e)
 {
     return err_set(e->err, e->errlen, "%s: out of memory for the ids of the text", e->t->name);
 }
 
-int encoder_buf(struct encoder *e, size_t cap)
+static int too_long(const struct encoder *e)
 {
-    if (e->buf_cap < cap) {
-        free(e->buf);
-        e->buf = malloc(cap);
-        e->buf_cap = e->buf ? cap : 0;
-        if (!e->buf)
+    return err_set(e->err, e->errlen, "%s: the text grows too long when it is normalised", e->t->name);
+}
+
+int encoder_room(const struct encoder *e, struct buf *b, size_t cap)
+{
+    if (cap > 4 * e->max_room)
+        return too_long(e);
+    if (b->cap < cap) {
+        free(b->s);
+        b->s = malloc(cap);
+        b->cap = b->s ? cap : 0;
+        if (!b->s)
             return encoder_oom(e);
     }
+    return 0;
+}
+
+int buf_put(const struct encoder *e, struct buf *b, size_t *n, const char *text, size_t len)
+{
+    if (len > b->cap - *n) {
+        if (len > e->max_room || *n > e->max_room - len)
+            return too_long(e);
+        size_t cap = 2 * (*n + len);
+        char *s = realloc(b->s, cap);
+        if (!s)
+            return encoder_oom(e);
+        b->s = s;
+        b->cap = cap;
+    }
+    memcpy(b->s + *n, text, len);
+    *n += len;
+    return 0;
+}
+
+int words_push(const struct encoder *e, struct words *w, size_t from, size_t to)
+{
+    if ((to & 0x7fffffffu) <= from)
+        return 0;
+    if (w->n == w->cap) {
+        size_t cap = w->cap ? w->cap * 2 : 256;
+        struct word *v = realloc(w->v, cap * sizeof *v);
+        if (!v)
+            return encoder_oom(e);
+        w->v = v;
+        w->cap = cap;
+    }
+    w->v[w->n++] = (struct word){(uint32_t)from, (uint32_t)to};
     return 0;
 }
 
@@ -98,13 +144,13 @@ static void rate(const struct encoder *e, const char *text, size_t len, struct s
     if (t->kind == VOCAB_BPE) {
         if (s->id < 0 || next->id < 0)
             return;
-        const struct pair_slot *p = bpe_pair(&t->bpe, s->id, next->id);
+        const struct pair_slot *p = find_pair(&t->pairs, s->id, next->id);
         s->rank = p->rank;
         s->merged = p->merged;
     } else {
         size_t end = next->next == NO_SYMBOL ? len : e->symbol[next->next].at;
         int32_t id = pieces_find(&t->pieces, text + s->at, end - s->at);
-        if (id < 0 || t->pieces.piece[id].type != TOKEN_NORMAL)
+        if (id < 0 || !t->pieces.piece[id].in_model)
             return;
         s->rank = t->pieces.piece[id].rank;
         s->merged = id;

@@ -1,6 +1,8 @@
 /* The vocabulary: texts of the tokens, and a hash table from text to id. */
 #include "tokenizer/internal.h"
 
+#include <float.h>
+#include <math.h>
 #include <stdlib.h>
 
 enum { MAX_TOKENS = 1 << 26 };
@@ -71,7 +73,7 @@ static size_t unescape(const char *text, size_t len, char *out)
 {
     size_t n = 0;
     for (size_t i = 0; i < len;) {
-        if (len - i >= 3 && memcmp(text + i, "\xe2\x96\x81", 3) == 0) {
+        if (len - i >= 3 && memcmp(text + i, SPACE_MARK, 3) == 0) {
             out[n++] = ' ';
             i += 3;
         } else {
@@ -99,30 +101,47 @@ static int byte_name(const char *text, size_t len)
     return high < 0 || low < 0 ? -1 : high * 16 + low;
 }
 
-static size_t running_text(enum vocab_kind kind, enum token_type type, const char *text, size_t len,
-                           char *out)
+static size_t running_text(enum vocab_spelling spelling, const struct vocab_token *v, const char *text,
+                           size_t len, char *out)
 {
-    int byte = type == TOKEN_BYTE ? byte_name(text, len) : -1;
+    if (v->out) {
+        memcpy(out, v->out, v->out_len);
+        return v->out_len;
+    }
+    int byte = v->type == TOKEN_BYTE ? byte_name(text, len) : -1;
     if (byte >= 0) {
         out[0] = (char)byte;
         return 1;
     }
-    if (kind == VOCAB_BPE && type == TOKEN_NORMAL)
+    if (spelling == SPELLING_BYTES && v->type == TOKEN_NORMAL)
         return unspell(text, len, out);
-    if (kind == VOCAB_SPM && (type == TOKEN_NORMAL || type == TOKEN_USER_DEFINED))
+    if (spelling == SPELLING_SPACES && (v->type == TOKEN_NORMAL || v->type == TOKEN_USER_DEFINED))
         return unescape(text, len, out);
     memcpy(out, text, len);
     return len;
 }
 
+enum vocab_spelling usual_spelling(const struct vocab_spec *spec)
+{
+    if (spec->spelling != SPELLING_USUAL)
+        return spec->spelling;
+    return spec->kind == VOCAB_BPE ? SPELLING_BYTES : SPELLING_SPACES;
+}
+
+/* Is the token matched in text whose spaces have become U+2581? */
+static bool escaped(const struct vocab_token *v, enum vocab_spelling spelling)
+{
+    return spelling == SPELLING_SPACES && v->type == TOKEN_USER_DEFINED && !(v->flags & TOKEN_ADDED);
+}
+
 /* Puts a token's text into the table. Spaces of user-defined SentencePiece tokens become U+2581, as in the
  * text they are matched with: some files have them so, some not. Returns the length, at most 3 × len. */
-static size_t spell(enum vocab_kind kind, const struct vocab_token *v, char *text)
+static size_t spell(enum vocab_spelling spelling, const struct vocab_token *v, char *text)
 {
     size_t n = 0;
     for (size_t i = 0; i < v->len; i++) {
-        if (kind == VOCAB_SPM && v->type == TOKEN_USER_DEFINED && v->text[i] == ' ') {
-            memcpy(text + n, "\xe2\x96\x81", 3);
+        if (escaped(v, spelling) && v->text[i] == ' ') {
+            memcpy(text + n, SPACE_MARK, 3);
             n += 3;
         } else {
             text[n++] = v->text[i];
@@ -160,6 +179,55 @@ int32_t pieces_find(const struct pieces *p, const char *text, size_t len)
     return find_slot(p, (uint32_t)hash_bytes(text, len), text, len)->id;
 }
 
+/* Bytes that a token takes in either table; SIZE_MAX: too many. */
+static size_t bytes_of(const struct vocab_token *v, size_t so_far)
+{
+    size_t most = (UINT32_MAX / 4 - so_far) / 3;
+    if (v->len > most || (v->out && v->out_len > most))
+        return SIZE_MAX;
+    size_t n = v->len * (v->type == TOKEN_USER_DEFINED ? 3 : 1);
+    return v->out && v->out_len > n ? v->out_len : n;
+}
+
+static bool is_in_model(const struct vocab_spec *spec, const struct vocab_token *v)
+{
+    if (v->flags & TOKEN_NOT_IN_MODEL)
+        return false;
+    if (v->flags & TOKEN_ADDED || spec->own_vocabulary)
+        return v->len > 0;
+    return v->type == TOKEN_NORMAL || (spec->kind == VOCAB_UNIGRAM && v->type == TOKEN_USER_DEFINED);
+}
+
+static void fill_piece(struct pieces *p, const struct vocab_spec *spec, int32_t id, uint32_t *text_end,
+                       uint32_t *out_end)
+{
+    const struct vocab_token *v = &spec->tokens[id];
+    struct piece *q = &p->piece[id];
+    *q = (struct piece){.text = *text_end,
+                        .out = *out_end,
+                        .type = v->type,
+                        .flags = (uint8_t)v->flags,
+                        .in_model = is_in_model(spec, v)};
+    q->text_len = (uint32_t)spell(usual_spelling(spec), v, p->text + *text_end);
+    q->rank = score_rank((float)v->score);
+    q->out_len =
+        (uint32_t)running_text(usual_spelling(spec), v, p->text + *text_end, q->text_len, p->out + *out_end);
+    if (p->score)
+        p->score[id] = v->score;
+    *text_end += q->text_len;
+    *out_end += q->out_len;
+    if (q->text_len > p->max_text_len)
+        p->max_text_len = q->text_len;
+    if (q->out_len > p->max_out_len)
+        p->max_out_len = q->out_len;
+
+    uint32_t hash = (uint32_t)hash_bytes(piece_text(p, id), q->text_len);
+    struct piece_slot *s = find_slot(p, hash, piece_text(p, id), q->text_len);
+    /* Of two tokens of one text the first is found, but one of the model before any other. */
+    if (s->id < 0 || (q->in_model && !p->piece[s->id].in_model))
+        *s = (struct piece_slot){hash, id, q->text, q->text_len};
+}
+
 int pieces_init(struct pieces *p, const struct vocab_spec *spec, char *err, size_t errlen)
 {
     if (spec->n_tokens == 0 || spec->n_tokens > MAX_TOKENS)
@@ -167,10 +235,14 @@ int pieces_init(struct pieces *p, const struct vocab_spec *spec, char *err, size
                        spec->n_tokens, MAX_TOKENS);
     size_t bytes = 0;
     for (size_t i = 0; i < spec->n_tokens; i++) {
-        if (spec->tokens[i].len > (UINT32_MAX / 4 - bytes) / 3)
+        size_t n = bytes_of(&spec->tokens[i], bytes);
+        if (n == SIZE_MAX)
             return err_set(err, errlen, "%s: the texts of the tokens are too long together, at token %zu",
                            spec->name, i);
-        bytes += spec->tokens[i].len * (spec->tokens[i].type == TOKEN_USER_DEFINED ? 3 : 1);
+        bytes += n;
+        double score = spec->tokens[i].score;
+        if (isnan(score) || (spec->kind == VOCAB_UNIGRAM && !(fabs(score) <= FLT_MAX)))
+            return err_set(err, errlen, "%s: the score of token %zu is not a number", spec->name, i);
     }
     p->n = (int32_t)spec->n_tokens;
     p->mask = 15;
@@ -180,34 +252,13 @@ int pieces_init(struct pieces *p, const struct vocab_spec *spec, char *err, size
     p->text = malloc(bytes + 1);
     p->out = malloc(bytes + 1);
     p->slot = malloc(((size_t)p->mask + 1) * sizeof *p->slot);
-    if (!p->piece || !p->text || !p->out || !p->slot)
+    p->score = spec->kind == VOCAB_UNIGRAM ? malloc(spec->n_tokens * sizeof *p->score) : NULL;
+    if (!p->piece || !p->text || !p->out || !p->slot || (spec->kind == VOCAB_UNIGRAM && !p->score))
         return err_set(err, errlen, "%s: out of memory for %zu tokens", spec->name, spec->n_tokens);
     memset(p->slot, 0xff, ((size_t)p->mask + 1) * sizeof *p->slot);
-
     uint32_t text_end = 0, out_end = 0;
-    for (int32_t id = 0; id < p->n; id++) {
-        const struct vocab_token *v = &spec->tokens[id];
-        struct piece *q = &p->piece[id];
-        if (spec->kind == VOCAB_SPM && v->score != v->score)
-            return err_set(err, errlen, "%s: the score of token %d is not a number", spec->name, id);
-        *q = (struct piece){.text = text_end, .out = out_end, .type = v->type};
-        q->text_len = (uint32_t)spell(spec->kind, v, p->text + text_end);
-        q->rank = score_rank(v->score);
-        q->out_len =
-            (uint32_t)running_text(spec->kind, v->type, p->text + text_end, q->text_len, p->out + out_end);
-        text_end += q->text_len;
-        out_end += q->out_len;
-        if (q->text_len > p->max_text_len)
-            p->max_text_len = q->text_len;
-        if (q->out_len > p->max_out_len)
-            p->max_out_len = q->out_len;
-
-        uint32_t hash = (uint32_t)hash_bytes(piece_text(p, id), q->text_len);
-        struct piece_slot *s = find_slot(p, hash, piece_text(p, id), q->text_len);
-        /* Of two tokens of one text the first is found, but a normal one before any other. */
-        if (s->id < 0 || (q->type == TOKEN_NORMAL && p->piece[s->id].type != TOKEN_NORMAL))
-            *s = (struct piece_slot){hash, id, q->text, q->text_len};
-    }
+    for (int32_t id = 0; id < p->n; id++)
+        fill_piece(p, spec, id, &text_end, &out_end);
     return 0;
 }
 
@@ -217,4 +268,5 @@ void pieces_free(struct pieces *p)
     free(p->text);
     free(p->out);
     free(p->slot);
+    free(p->score);
 }

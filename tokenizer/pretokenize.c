@@ -1,204 +1,205 @@
-/* Words for byte-level BPE: merges never cross their borders. Each family of models cuts text by its own
- * regular expressions, published as the pre_tokenizer of its tokenizer.json; GGUF files name them in
- * tokenizer.ggml.pre. They run on PCRE2 with its JIT. */
-#define PCRE2_CODE_UNIT_WIDTH 8
+/* Words: merges never cross their borders. The steps cut what the ones before them left, and some of them
+ * rewrite it: with other spaces, with a prefix, in GPT-2's byte alphabet. */
 #include "tokenizer/internal.h"
 
-#include <pcre2.h>
 #include <stdlib.h>
 
-/* White space as Unicode has it: PCRE2's \s also takes U+180E, the published tokenizers' does not. */
-#define WS    "\\t-\\r \\x{85}\\x{a0}\\x{1680}\\x{2000}-\\x{200a}\\x{2028}\\x{2029}\\x{202f}\\x{205f}\\x{3000}"
-#define S     "[" WS "]"
-#define TAIL  "|" S "+(?![^" WS "])|" S "+" /* spaces, the last one left for the word behind them */
-#define APOS  "'s|'t|'re|'ve|'m|'ll|'d"
-#define GPT2  APOS "| ?\\p{L}+| ?\\p{N}+| ?[^" WS "\\p{L}\\p{N}]+" TAIL
-#define LINES "|" S "*[\\r\\n]+" TAIL
-/* The cl100k form: digits, and what counts as part of a word beside letters. */
-#define CL100K(digits, mark)                                                                       \
-    "(?i:" APOS ")|[^\\r\\n\\p{L}\\p{N}]?[\\p{L}" mark "]+|" digits "| ?[^" WS "\\p{L}\\p{N}" mark \
-    "]+[\\r\\n]*" LINES
-/* The o200k form: a word is upper case, then lower case. */
-#define UPPER "[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]"
-#define LOWER "[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]"
-#define O200K(digits, apos)                                                                              \
-    "[^\\r\\n\\p{L}\\p{N}]?" UPPER "*" LOWER "+" apos "|[^\\r\\n\\p{L}\\p{N}]?" UPPER "+" LOWER "*" apos \
-    "|" digits "| ?[^" WS "\\p{L}\\p{N}]+[\\r\\n/]*" LINES
-#define CJK_DEEPSEEK "[\\x{800}-\\x{9fa5}\\x{ac00}-\\x{d7ff}]+"
-
-/* DeepSeek LLM lists the cased letters of an older Unicode one by one. */
-#define CASED_DEEPSEEK                                                                                     \
-    "[A-Za-z\\x{b5}\\x{c0}-\\x{d6}\\x{d8}-\\x{f6}\\x{f8}-\\x{1ba}\\x{1bc}-\\x{1bf}\\x{1c4}-\\x{293}"       \
-    "\\x{295}-\\x{2af}\\x{370}-\\x{373}\\x{376}\\x{377}\\x{37b}-\\x{37d}\\x{37f}\\x{386}\\x{388}-\\x{38a}" \
-    "\\x{38c}\\x{38e}-\\x{3a1}\\x{3a3}-\\x{3f5}\\x{3f7}-\\x{481}\\x{48a}-\\x{52f}\\x{531}-\\x{556}"        \
-    "\\x{10a0}-\\x{10c5}\\x{13a0}-\\x{13f5}\\x{13f8}-\\x{13fd}\\x{1c90}-\\x{1cba}\\x{1cbd}-\\x{1cbf}"      \
-    "\\x{1d00}-\\x{1d2b}\\x{1d6b}-\\x{1d77}\\x{1d79}-\\x{1d9a}\\x{1e00}-\\x{1f15}\\x{1f18}-\\x{1f1d}"      \
-    "\\x{1f20}-\\x{1f45}\\x{1f48}-\\x{1f4d}\\x{1f50}-\\x{1f57}\\x{1f59}\\x{1f5b}\\x{1f5d}\\x{1f5f}-\\x{"   \
-    "1f7d}"                                                                                                \
-    "\\x{1f80}-\\x{1fb4}\\x{1fb6}-\\x{1fbc}\\x{1fbe}\\x{1fc2}-\\x{1fc4}\\x{1fc6}-\\x{1fcc}\\x{1fd0}-\\x{"  \
-    "1fd3}"                                                                                                \
-    "\\x{1fd6}-\\x{1fdb}\\x{1fe0}-\\x{1fec}\\x{1ff2}-\\x{1ff4}\\x{1ff6}-\\x{1ffc}\\x{2102}\\x{2107}"       \
-    "\\x{210a}-\\x{2113}\\x{2115}\\x{2119}-\\x{211d}\\x{2124}\\x{2126}\\x{2128}\\x{212a}-\\x{212d}"        \
-    "\\x{212f}-\\x{2134}\\x{2139}\\x{213c}-\\x{213f}\\x{2145}-\\x{2149}\\x{214e}\\x{2183}\\x{2184}"        \
-    "\\x{2c00}-\\x{2c7b}\\x{2c7e}-\\x{2ce4}\\x{2ceb}-\\x{2cee}\\x{2cf2}\\x{2cf3}\\x{a640}-\\x{a66d}"       \
-    "\\x{a680}-\\x{a69b}\\x{a722}-\\x{a76f}\\x{a771}-\\x{a787}\\x{a78b}-\\x{a78e}\\x{ab70}-\\x{abbf}"      \
-    "\\x{fb00}-\\x{fb06}\\x{fb13}-\\x{fb17}\\x{ff21}-\\x{ff3a}\\x{ff41}-\\x{ff5a}\\x{10400}-\\x{1044f}"    \
-    "\\x{104b0}-\\x{104d3}\\x{104d8}-\\x{104fb}\\x{10c80}-\\x{10cb2}\\x{10cc0}-\\x{10cf2}"                 \
-    "\\x{118a0}-\\x{118df}\\x{1e900}-\\x{1e943}]"
-
-/* Steps follow each other: what one matches is a word of its own, the next cuts every word further. */
-static const struct pre_rule rules[] = {
-    {.names = "gpt-2 gpt2 default phi-2 jais trillion granite-docling roberta-bpe jina-es jina-de "
-              "jina-v2-es jina-v2-de jina-v2-code",
-     .step = {GPT2}},
-    {.names = "mpt olmo", .step = {GPT2}, .nfc = true},
-    {.names = "starcoder smollm refact command-r codeshell exaone minerva-7b", .step = {"\\p{N}", GPT2}},
-    {.names = "llama-bpe llama3 llama-v3",
-     .step = {CL100K("\\p{N}{1,3}", "")},
-     .whole_words = true,
-     .add_bos = true},
-    {.names = "dbrx smaug-bpe chatglm-bpe glm4", .step = {CL100K("\\p{N}{1,3}", "")}},
-    {.names = "qwen2 deepseek-r1-qwen megrez", .step = {CL100K("\\p{N}", "")}, .nfc = true},
-    {.names = "stablelm2", .step = {CL100K("\\p{N}", "")}},
-    {.names = "qwen35", .step = {CL100K("\\p{N}", "\\p{M}")}, .nfc = true},
-    {.names = "gpt-4o llama4", .step = {O200K("\\p{N}{1,3}", "(?i:" APOS ")?")}},
-    {.names = "tekken", .step = {O200K("\\p{N}", "")}, .whole_words = true, .add_bos = true},
-    {.names = "falcon", .step = {"[\\p{P}$+<=>^~|`]+", GPT2, "[0-9]+", "[0-9][0-9][0-9]"}},
-    {.names = "deepseek-coder", .step = {"[\\r\\n]", S "?\\p{L}+", S "?\\p{P}+", CJK_DEEPSEEK, "\\p{N}"}},
-    {.names = "deepseek-llm",
-     .step = {"[\\r\\n]", S "?" CASED_DEEPSEEK "+",
-              S "?[!-/:-~\\x{ff01}-\\x{ff0f}\\x{ff1a}-\\x{ff5e}\\x{2018}-\\x{201f}\\x{3000}-\\x{3002}]+",
-              /* published as \s+$; this way a long run of spaces is not tried from each of them */
-              "(?<!" S ")" S "++\\z", CJK_DEEPSEEK, "\\p{N}"}},
-    {.names = "deepseek-v3 hunyuan-dense",
-     .step = {"\\p{N}{1,3}", "[\\x{4e00}-\\x{9fa5}\\x{3040}-\\x{30ff}]+",
-              "[!-/:-@\\[-`{-~][A-Za-z]+|[^\\r\\n\\p{L}\\p{P}\\p{S}]?[\\p{L}\\p{M}]+| "
-              "?[\\p{P}\\p{S}]+[\\r\\n]*" LINES}},
-    {.names = "bloom poro-chat gpt3-finnish",
-     .step = {" ?[^(" WS "|.,!?\\x{2026}\\x{3002}\\x{ff0c}\\x{3001}\\x{964}\\x{6d4}\\x{60c})]+"}},
-    {.names = "viking",
-     .step = {" ?[^(" WS "|.,!?\\x{2026}\\x{3002}\\x{ff0c}\\x{3001}\\x{964}\\x{6d4}\\x{60c})]+", "\\p{N}"}},
-};
-
-const struct pre_rule *pre_rule_find(const char *name)
+/* The first or last of a chain of words that belong together grows by the next. */
+static int merge_matches(struct encoder *e, const struct step *s)
 {
-    size_t len = strlen(name);
-    if (len == 0 || strchr(name, ' '))
-        return NULL;
-    for (size_t i = 0; i < sizeof rules / sizeof *rules; i++)
-        for (const char *p = rules[i].names; (p = strstr(p, name)); p += len)
-            if ((p == rules[i].names || p[-1] == ' ') && (p[len] == ' ' || p[len] == 0))
-                return &rules[i];
-    return NULL;
-}
-
-int pretokenizer_init(struct pretokenizer *p, const char *name, char *err, size_t errlen)
-{
-    p->rule = name ? pre_rule_find(name) : &rules[0];
-    p->known = p->rule != NULL;
-    if (!p->known)
-        p->rule = &rules[0];
-    for (int i = 0; i < PRE_MAX_STEPS && p->rule->step[i]; i++) {
-        int code;
-        PCRE2_SIZE at;
-        pcre2_code *re = pcre2_compile((PCRE2_SPTR)p->rule->step[i], PCRE2_ZERO_TERMINATED,
-                                       PCRE2_UTF | PCRE2_UCP, &code, &at, NULL);
-        if (!re)
-            return err_set(err, errlen, "PCRE2 refuses the pattern %s at %zu (error %d)", p->rule->step[i],
-                           at, code);
-        p->step[i] = re;
-        /* Without a JIT (hardened kernels) the interpreter gives the same matches, slower. */
-        (void)pcre2_jit_compile(re, PCRE2_JIT_COMPLETE);
-    }
-    return 0;
-}
-
-void pretokenizer_free(struct pretokenizer *p)
-{
-    for (int i = 0; i < PRE_MAX_STEPS; i++)
-        pcre2_code_free(p->step[i]);
-}
-
-static int push_cut(struct encoder *e, size_t end)
-{
-    struct cuts *c = &e->cuts;
-    if (c->n == c->cap) {
-        size_t cap = c->cap ? c->cap * 2 : 256;
-        uint32_t *v = realloc(c->v, cap * sizeof *v);
-        if (!v)
-            return encoder_oom(e);
-        c->v = v;
-        c->cap = cap;
-    }
-    c->v[c->n++] = (uint32_t)end;
-    return 0;
-}
-
-struct match_state {
-    pcre2_match_data *data;
-    pcre2_match_context *context;
-};
-
-/* Cuts one word, text[from … to), by one pattern. The pattern does not see what is outside. */
-static int cut_word(struct encoder *e, const pcre2_code *re, const struct match_state *m, const char *text,
-                    size_t from, size_t to)
-{
-    PCRE2_SPTR word = (PCRE2_SPTR)text + from;
-    const PCRE2_SIZE *range = pcre2_get_ovector_pointer(m->data);
-    size_t done = 0, len = to - from;
-    while (done < len) {
-        int rc = pcre2_match(re, word, len, done, PCRE2_NO_UTF_CHECK, m->data, m->context);
-        if (rc == PCRE2_ERROR_NOMATCH)
-            return push_cut(e, to);
-        if (rc < 0) {
-            char why[120] = "";
-            pcre2_get_error_message(rc, (PCRE2_UCHAR *)why, sizeof why);
-            return err_set(e->err, e->errlen, "%s: cannot split the text into words: %s", e->t->name, why);
+    const struct word *m = e->matches.v;
+    size_t n = e->matches.n;
+    bool joins_previous = s->how.behavior == SPLIT_WITH_PREVIOUS;
+    /* in matches: bit 31 of `to` says that it is a match */
+    for (size_t i = 0; i < n;) {
+        size_t last = i;
+        bool is_match = m[i].to >> 31;
+        if (s->how.behavior == SPLIT_CONTIGUOUS) {
+            while (last + 1 < n && m[last + 1].to >> 31 == m[i].to >> 31)
+                last++;
+        } else if (joins_previous) {
+            /* a match joins what is before it, but not another match */
+            if (!is_match && i + 1 < n && m[i + 1].to >> 31)
+                last++;
+        } else if (is_match && i + 1 < n && !(m[i + 1].to >> 31)) {
+            last++;
         }
-        if (range[0] > done && push_cut(e, from + range[0]) < 0)
+        if (words_push(e, &e->words, m[i].from, m[last].to & 0x7fffffffu) < 0)
             return -1;
-        if (push_cut(e, from + range[1]) < 0)
-            return -1;
-        done = range[1];
+        i = last + 1;
     }
     return 0;
 }
 
-static int split(const struct pretokenizer *p, struct encoder *e, const struct match_state *m,
-                 const char *text, size_t len)
+static int push_part(struct encoder *e, const struct step *s, size_t from, size_t to, bool is_match)
 {
-    e->cuts.n = 0;
-    if (push_cut(e, len) < 0)
+    bool separator = is_match != s->how.invert;
+    if (s->how.behavior == SPLIT_REMOVED && separator)
+        return 0;
+    if (s->how.behavior == SPLIT_ISOLATED || s->how.behavior == SPLIT_REMOVED)
+        return words_push(e, &e->words, from, to);
+    return words_push(e, &e->matches, from, to | (separator ? (size_t)1 << 31 : 0));
+}
+
+/* Cuts one word. The pattern does not see what is outside. */
+static int split_word(struct encoder *e, const struct step *s, const struct pattern_run *run,
+                      const char *text, struct word w)
+{
+    const char *word = text + w.from;
+    size_t len = w.to - w.from, done = 0, from = 0;
+    struct word m;
+    int rc = 0;
+    e->matches.n = 0;
+    while (from <= len && (rc = pattern_next(run, e, word, len, from, &m)) > 0) {
+        if (m.from > done && push_part(e, s, w.from + done, w.from + m.from, false) < 0)
+            return -1;
+        if (m.to > m.from && push_part(e, s, w.from + m.from, w.from + m.to, true) < 0)
+            return -1;
+        done = m.to > m.from ? m.to : m.from;
+        /* an empty match cuts; the next begins a character later */
+        from = m.to > m.from ? m.to : m.from < len ? m.from + char_len(word + m.from, len - m.from) : len + 1;
+    }
+    if (rc < 0 || (done < len && push_part(e, s, w.from + done, w.to, false) < 0))
         return -1;
-    for (int i = 0; i < PRE_MAX_STEPS && p->step[i]; i++) {
-        struct cuts whole = e->cuts;
-        e->cuts = e->old_cuts;
-        e->old_cuts = whole;
-        e->cuts.n = 0;
-        size_t from = 0;
-        for (size_t k = 0; k < whole.n; k++) {
-            if (cut_word(e, p->step[i], m, text, from, whole.v[k]) < 0)
-                return -1;
-            from = whole.v[k];
+    return merge_matches(e, s);
+}
+
+static int step_split(struct encoder *e, const struct step *s, const char *text)
+{
+    struct pattern_run run;
+    struct words whole = e->words;
+    e->words = e->old_words;
+    e->old_words = whole;
+    e->words.n = 0;
+    int rc = pattern_start(&run, &s->pattern, e);
+    for (size_t k = 0; rc == 0 && k < whole.n; k++)
+        rc = split_word(e, s, &run, text, whole.v[k]);
+    pattern_end(&run);
+    return rc;
+}
+
+static size_t count_spaces(const struct words *w, const char *text)
+{
+    size_t n = 0;
+    for (size_t k = 0; k < w->n; k++)
+        for (size_t i = w->v[k].from; i < w->v[k].to; i++)
+            n += text[i] == ' ';
+    return n;
+}
+
+static size_t total_len(const struct words *w)
+{
+    size_t n = 0;
+    for (size_t k = 0; k < w->n; k++)
+        n += w->v[k].to - w->v[k].from;
+    return n;
+}
+
+static bool begins_with(const char *s, size_t len, const char *with, size_t n)
+{
+    return len >= n && memcmp(s, with, n) == 0;
+}
+
+/* Spaces become the mark, which also goes in front of a word that has none. */
+static int step_metaspace(struct encoder *e, const struct step *s, const char *text, struct buf *out,
+                          bool first)
+{
+    const char *mark = s->content;
+    size_t n_mark = s->how.content_len, n = 0;
+    struct words whole = e->words;
+    if (encoder_room(e, out, total_len(&whole) + n_mark * (count_spaces(&whole, text) + whole.n) + 1) < 0)
+        return -1;
+    e->words = e->old_words;
+    e->old_words = whole;
+    e->words.n = 0;
+    for (size_t k = 0; k < whole.n; k++) {
+        const char *word = text + whole.v[k].from;
+        size_t len = whole.v[k].to - whole.v[k].from, from = n;
+        bool has_one = word[0] == ' ' || begins_with(word, len, mark, n_mark);
+        if (!has_one && (s->how.scheme == PREFIX_ALWAYS ||
+                         (s->how.scheme == PREFIX_FIRST && first && whole.v[k].from == 0))) {
+            memcpy(out->s + n, mark, n_mark);
+            n += n_mark;
         }
+        for (size_t i = 0; i < len;) {
+            bool is_mark = begins_with(word + i, len - i, mark, n_mark);
+            if (s->how.split && (word[i] == ' ' || is_mark)) { /* the mark begins a word */
+                if (words_push(e, &e->words, from, n) < 0)
+                    return -1;
+                from = n;
+            }
+            if (word[i] == ' ') {
+                memcpy(out->s + n, mark, n_mark);
+                n += n_mark;
+                i++;
+            } else {
+                size_t k_char = is_mark ? n_mark : 1;
+                memcpy(out->s + n, word + i, k_char);
+                n += k_char;
+                i += k_char;
+            }
+        }
+        if (words_push(e, &e->words, from, n) < 0)
+            return -1;
     }
     return 0;
 }
 
-int pretokenizer_split(const struct pretokenizer *p, struct encoder *e, const char *text, size_t len)
+static int step_prefix_space(struct encoder *e, const char *text, struct buf *out)
 {
-    struct match_state m = {pcre2_match_data_create(1, NULL), pcre2_match_context_create(NULL)};
-    int rc = -1;
-    if (m.data && m.context) {
-        /* The patterns are ours and none takes more than linear time: a long text is no reason to stop. */
-        pcre2_set_match_limit(m.context, UINT32_MAX);
-        pcre2_set_depth_limit(m.context, UINT32_MAX);
-        pcre2_set_heap_limit(m.context, UINT32_MAX);
-        rc = split(p, e, &m, text, len);
-    } else {
-        encoder_oom(e);
+    size_t n = 0;
+    if (encoder_room(e, out, total_len(&e->words) + e->words.n + 1) < 0)
+        return -1;
+    for (size_t k = 0; k < e->words.n; k++) {
+        struct word *w = &e->words.v[k];
+        size_t from = n, len = w->to - w->from;
+        if (text[w->from] != ' ')
+            out->s[n++] = ' ';
+        memcpy(out->s + n, text + w->from, len);
+        n += len;
+        *w = (struct word){(uint32_t)from, (uint32_t)n};
     }
-    pcre2_match_data_free(m.data);
-    pcre2_match_context_free(m.context);
-    return rc;
+    return 0;
+}
+
+static int step_bytes(struct encoder *e, const char *text, struct buf *out)
+{
+    size_t n = 0;
+    if (encoder_room(e, out, 2 * total_len(&e->words) + 1) < 0)
+        return -1;
+    for (size_t k = 0; k < e->words.n; k++) {
+        struct word *w = &e->words.v[k];
+        size_t from = n;
+        n += byte_alphabet_spell(text + w->from, w->to - w->from, out->s + n);
+        *w = (struct word){(uint32_t)from, (uint32_t)n};
+    }
+    return 0;
+}
+
+int pretokenize(struct encoder *e, const struct steps *steps, const char **text, size_t *len, bool first)
+{
+    e->words.n = 0;
+    if (words_push(e, &e->words, 0, *len) < 0)
+        return -1;
+    for (size_t i = 0; i < steps->n; i++) {
+        const struct step *s = &steps->v[i];
+        struct buf *out = *text == e->pre[0].s ? &e->pre[1] : &e->pre[0];
+        int rc;
+        if (s->how.kind == STEP_SPLIT) {
+            if (step_split(e, s, *text) < 0)
+                return -1;
+            continue;
+        }
+        if (s->how.kind == STEP_METASPACE)
+            rc = step_metaspace(e, s, *text, out, first);
+        else if (s->how.kind == STEP_PREFIX_SPACE)
+            rc = step_prefix_space(e, *text, out);
+        else
+            rc = step_bytes(e, *text, out);
+        if (rc < 0)
+            return -1;
+        *text = out->s;
+        *len = e->words.n > 0 ? e->words.v[e->words.n - 1].to : 0;
+    }
+    return 0;
 }

@@ -1,62 +1,70 @@
-/* The longest of a set of tokens at a place of the text: tokens sorted by text, the range of candidates
- * narrowed byte by byte. */
+/* The longest of a set of texts at a place of another: sorted, the range of candidates narrowed byte by
+ * byte. */
 #include "tokenizer/internal.h"
 
 #include <stdlib.h>
 
-static int compare_texts(const void *a, const void *b, void *pieces)
+int matcher_add(struct matcher *m, const char *text, size_t len, int32_t id, char *owned)
 {
-    const struct pieces *p = pieces;
-    int32_t i = *(const int32_t *)a, j = *(const int32_t *)b;
-    uint32_t n = p->piece[i].text_len, m = p->piece[j].text_len;
-    int c = memcmp(piece_text(p, i), piece_text(p, j), n < m ? n : m);
+    if (owned) {
+        char **all = realloc(m->owned, (m->n_owned + 1) * sizeof *all);
+        if (!all) {
+            free(owned);
+            return -1;
+        }
+        m->owned = all;
+        m->owned[m->n_owned++] = owned;
+    }
+    if (len == 0)
+        return 0;
+    if (m->n == m->cap) {
+        size_t cap = m->cap ? m->cap * 2 : 16;
+        struct matcher_entry *more = realloc(m->sorted, cap * sizeof *more);
+        if (!more)
+            return -1;
+        m->sorted = more;
+        m->cap = cap;
+    }
+    m->sorted[m->n++] = (struct matcher_entry){text, (uint32_t)len, id};
+    return 0;
+}
+
+static int compare_texts(const void *a, const void *b)
+{
+    const struct matcher_entry *x = a, *y = b;
+    int c = memcmp(x->text, y->text, x->len < y->len ? x->len : y->len);
     if (c == 0)
-        c = n != m ? (n < m ? -1 : 1) : (i < j ? -1 : 1);
+        c = x->len != y->len ? (x->len < y->len ? -1 : 1) : (x->id < y->id ? -1 : 1);
     return c;
 }
 
-static bool same_text(const struct pieces *p, int32_t i, int32_t j)
+static bool same_text(const struct matcher_entry *x, const struct matcher_entry *y)
 {
-    return p->piece[i].text_len == p->piece[j].text_len &&
-           memcmp(piece_text(p, i), piece_text(p, j), p->piece[i].text_len) == 0;
+    return x->len == y->len && memcmp(x->text, y->text, x->len) == 0;
 }
 
-static bool wanted(const struct piece *p, unsigned types, bool end_markers)
+void matcher_done(struct matcher *m)
 {
-    return p->text_len > 0 && ((types >> p->type & 1) || (end_markers && p->end_marker));
-}
-
-int matcher_init(struct matcher *m, const struct pieces *p, unsigned types, bool end_markers, char *err,
-                 size_t errlen)
-{
+    if (m->n > 0)
+        qsort(m->sorted, m->n, sizeof *m->sorted, compare_texts);
     size_t n = 0;
-    m->pieces = p;
-    for (int32_t id = 0; id < p->n; id++)
-        n += wanted(&p->piece[id], types, end_markers);
-    m->sorted = malloc((n + 1) * sizeof *m->sorted);
-    if (!m->sorted)
-        return err_set(err, errlen, "out of memory for %zu special tokens", n);
-    n = 0;
-    for (int32_t id = 0; id < p->n; id++)
-        if (wanted(&p->piece[id], types, end_markers))
-            m->sorted[n++] = id;
-    qsort_r(m->sorted, n, sizeof *m->sorted, compare_texts, (void *)p);
-    size_t n_all = n;
-    n = 0;
-    for (size_t i = 0; i < n_all; i++) /* of several with one text the first */
-        if (n == 0 || !same_text(p, m->sorted[n - 1], m->sorted[i]))
+    for (size_t i = 0; i < m->n; i++) /* of several with one text the first */
+        if (n == 0 || !same_text(&m->sorted[n - 1], &m->sorted[i]))
             m->sorted[n++] = m->sorted[i];
+    m->n = n;
     uint32_t i = 0;
     for (int b = 0; b < 257; b++) {
-        while (i < n && (uint8_t)piece_text(p, m->sorted[i])[0] < b)
+        while (i < n && (uint8_t)m->sorted[i].text[0] < b)
             i++;
         m->first[b] = i;
     }
-    return 0;
 }
 
 void matcher_free(struct matcher *m)
 {
+    for (size_t i = 0; i < m->n_owned; i++)
+        free(m->owned[i]);
+    free(m->owned);
     free(m->sorted);
 }
 
@@ -65,7 +73,7 @@ static uint32_t lower_bound(const struct matcher *m, uint32_t lo, uint32_t hi, s
 {
     while (lo < hi) {
         uint32_t mid = lo + (hi - lo) / 2;
-        if ((uint8_t)piece_text(m->pieces, m->sorted[mid])[depth] < b)
+        if ((uint8_t)m->sorted[mid].text[depth] < b)
             lo = mid + 1;
         else
             hi = mid;
@@ -73,17 +81,16 @@ static uint32_t lower_bound(const struct matcher *m, uint32_t lo, uint32_t hi, s
     return lo;
 }
 
-size_t matcher_at(const struct matcher *m, const char *text, size_t len, int32_t *id)
+void matcher_each(const struct matcher *m, const char *text, size_t len,
+                  void (*fn)(void *arg, int32_t id, size_t len), void *arg)
 {
     if (len == 0)
-        return 0;
+        return;
     uint8_t b = (uint8_t)text[0];
     uint32_t lo = m->first[b], hi = m->first[b + 1];
-    size_t longest = 0;
     for (size_t depth = 1; lo < hi; depth++) {
-        if (m->pieces->piece[m->sorted[lo]].text_len == depth) {
-            *id = m->sorted[lo];
-            longest = depth;
+        if (m->sorted[lo].len == depth) {
+            fn(arg, m->sorted[lo].id, depth);
             lo++;
         }
         if (depth == len)
@@ -92,5 +99,24 @@ size_t matcher_at(const struct matcher *m, const char *text, size_t len, int32_t
         lo = lower_bound(m, lo, hi, depth, b);
         hi = lower_bound(m, lo, hi, depth, b + 1);
     }
-    return longest;
+}
+
+struct longest {
+    int32_t id;
+    size_t len;
+};
+
+static void keep_longer(void *arg, int32_t id, size_t len)
+{
+    *(struct longest *)arg = (struct longest){id, len};
+}
+
+size_t matcher_at(const struct matcher *m, const char *text, size_t len, int32_t *id)
+{
+    struct longest found = {-1, 0};
+    if (m->n == 0 || len == 0 || m->first[(uint8_t)text[0]] == m->first[(uint8_t)text[0] + 1])
+        return 0;
+    matcher_each(m, text, len, keep_longer, &found);
+    *id = found.id;
+    return found.len;
 }

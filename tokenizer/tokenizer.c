@@ -1,11 +1,10 @@
-/* The tokenizer as a whole: what a vocabulary says about itself, and the way from text to ids around
- * special tokens. */
+/* The tokenizer as a whole: made from what a vocabulary says about itself. */
 #include "tokenizer/internal.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { MAX_TEXT = 1 << 30 }; /* so that places in normalised text fit 32 bits */
+enum { MAX_SPECIAL = 1 << 20 }; /* bytes of a special token, normalised */
 
 static int check_id(const struct vocab_spec *spec, const char *what, int32_t id, char *err, size_t errlen)
 {
@@ -42,54 +41,163 @@ static void mark_pieces(struct pieces *p, const struct vocab_spec *spec)
         if (id >= 0)
             p->piece[id].end_marker = true;
     }
+    for (size_t i = 0; i < spec->n_ends; i++)
+        if (spec->ends[i] >= 0 && spec->ends[i] < p->n)
+            p->piece[spec->ends[i]].ends = true;
     for (int32_t id = 0; spec->strip_after_special && id < p->n; id++)
-        p->piece[id].strips_right = p->piece[id].type == TOKEN_CONTROL || p->piece[id].end_marker;
-    for (size_t i = 0; i < sizeof never_strip / sizeof *never_strip; i++) {
+        if (p->piece[id].type == TOKEN_CONTROL || p->piece[id].end_marker)
+            p->piece[id].flags |= TOKEN_RSTRIP;
+    for (size_t i = 0; spec->strip_after_special && i < sizeof never_strip / sizeof *never_strip; i++) {
         int32_t id = pieces_find(p, never_strip[i], strlen(never_strip[i]));
         if (id >= 0)
-            p->piece[id].strips_right = false;
+            p->piece[id].flags &= (uint8_t)~TOKEN_RSTRIP;
     }
+}
+
+/* The text of a token as it is found in normalised text. */
+static int add_normalized(struct tokenizer *t, int32_t id, char *err, size_t errlen)
+{
+    struct encoder e = {.t = t, .max_room = MAX_SPECIAL, .err = err, .errlen = errlen};
+    const char *text = piece_text(&t->pieces, id);
+    size_t len = t->pieces.piece[id].text_len;
+    int rc = normalize(&e, &t->normalizer, &text, &len);
+    char *kept = rc == 0 ? malloc(len + 1) : NULL;
+    if (kept) {
+        memcpy(kept, text, len);
+        rc = matcher_add(&t->normalized, kept, len, id, kept);
+    }
+    encoder_free(&e);
+    return rc < 0 || kept ? rc : -1;
+}
+
+/* Which tokens are found where. Those of a tokenizer.json say so. Of other files the control tokens are found
+ * in raw text; the user's there too, but SentencePiece looks for them in normalised text. */
+static int fill_matchers(struct tokenizer *t, const struct vocab_spec *spec, char *err, size_t errlen)
+{
+    int rc = err_set(err, errlen, "%s: out of memory for special tokens", t->name);
+    t->user_in_raw = spec->own_vocabulary || spec->kind == VOCAB_BPE || spec->spelling == SPELLING_BYTES;
+    for (int32_t id = 0; id < t->pieces.n; id++) {
+        const struct piece *p = &t->pieces.piece[id];
+        const char *text = piece_text(&t->pieces, id);
+        bool special = p->type == TOKEN_CONTROL || p->type == TOKEN_UNKNOWN || p->end_marker;
+        bool user = p->type == TOKEN_USER_DEFINED, raw = false;
+        if (p->flags & TOKEN_ADDED) {
+            raw = !(p->flags & TOKEN_NORMALIZED);
+            if (!raw && add_normalized(t, id, err, errlen) < 0)
+                return rc;
+        } else if (!spec->own_vocabulary) {
+            raw = special || (user && t->user_in_raw);
+        }
+        if (user && !t->user_in_raw && matcher_add(&t->normalized, text, p->text_len, id, NULL) < 0)
+            return rc;
+        if (raw && !spec->no_specials_in_text && matcher_add(&t->raw, text, p->text_len, id, NULL) < 0)
+            return rc;
+    }
+    matcher_done(&t->raw);
+    matcher_done(&t->normalized);
+    return 0;
+}
+
+/* The steps that a GGUF file's few words imply. */
+static int fill_steps(struct tokenizer *t, const struct vocab_spec *spec, int *add_bos, char *err,
+                      size_t errlen)
+{
+    struct vocab_step step[PRE_MAX_STEPS + 1];
+    if (spec->own_steps) {
+        if (steps_init(&t->normalizer, spec->normalizer, spec->n_normalizer, t->name, err, errlen) < 0)
+            return -1;
+        return steps_init(&t->pretokenizer, spec->pretokenizer, spec->n_pretokenizer, t->name, err, errlen);
+    }
+    if (spec->kind != VOCAB_BPE) {
+        step[0] = (struct vocab_step){.kind = STEP_SENTENCEPIECE,
+                                      .sp_flags = SP_ESCAPE | SP_KEEP_INVALID |
+                                                  (spec->add_space_prefix ? SP_DUMMY_PREFIX : 0u) |
+                                                  (spec->remove_extra_spaces ? SP_REMOVE_EXTRA : 0u)};
+        if (*add_bos < 0)
+            *add_bos = 1;
+        return steps_init(&t->normalizer, step, 1, t->name, err, errlen);
+    }
+    const struct pre_rule *usual = pre_rule_find("gpt-2"), *rule = usual;
+    if (spec->pre && !(rule = pre_rule_find(spec->pre))) {
+        rule = usual;
+        if (asprintf(&t->warning,
+                     "%s: unknown tokenizer.ggml.pre '%s', words are cut as GPT-2 does: "
+                     "the ids may be wrong",
+                     t->name, spec->pre) < 0) {
+            t->warning = NULL;
+            return err_set(err, errlen, "%s: out of memory", t->name);
+        }
+    }
+    t->whole_words = rule->whole_words;
+    if (*add_bos < 0)
+        *add_bos = rule->add_bos;
+    step[0] = (struct vocab_step){.kind = STEP_NFC};
+    if (rule->nfc && steps_init(&t->normalizer, step, 1, t->name, err, errlen) < 0)
+        return -1;
+    return steps_init(&t->pretokenizer, step, pre_rule_steps(rule, step), t->name, err, errlen);
+}
+
+/* BOS and EOS, or what the file puts around a text in their place. */
+static int fill_ends(struct tokenizer *t, const struct vocab_spec *spec, int add_bos, char *err,
+                     size_t errlen)
+{
+    const int32_t *from[2] = {spec->prefix, spec->suffix};
+    size_t n[2] = {spec->n_prefix, spec->n_suffix};
+    if (!spec->prefix) {
+        from[0] = &t->bos;
+        n[0] = add_bos == 1 && t->bos >= 0;
+    }
+    if (!spec->suffix) {
+        from[1] = &t->eos;
+        n[1] = spec->add_eos == 1 && t->eos >= 0;
+    }
+    t->prefix = malloc((n[0] + 1) * sizeof *t->prefix);
+    t->suffix = malloc((n[1] + 1) * sizeof *t->suffix);
+    if (!t->prefix || !t->suffix)
+        return err_set(err, errlen, "%s: out of memory", t->name);
+    memcpy(t->prefix, from[0], n[0] * sizeof *t->prefix);
+    memcpy(t->suffix, from[1], n[1] * sizeof *t->suffix);
+    t->n_prefix = n[0];
+    t->n_suffix = n[1];
+    for (size_t i = 0; i < n[0]; i++)
+        if (check_id(spec, "first", t->prefix[i], err, errlen) < 0)
+            return -1;
+    for (size_t i = 0; i < n[1]; i++)
+        if (check_id(spec, "last", t->suffix[i], err, errlen) < 0)
+            return -1;
+    return 0;
 }
 
 static int fill(struct tokenizer *t, const struct vocab_spec *spec, char *err, size_t errlen)
 {
+    int add_bos = spec->add_bos;
     t->kind = spec->kind;
+    t->spelling = usual_spelling(spec);
     t->bos = spec->bos;
     t->eos = spec->eos;
     t->eot = spec->eot;
     t->eom = spec->eom;
     t->unk = spec->unk;
-    t->add_eos = spec->add_eos == 1;
+    t->whole_words = spec->whole_words;
+    t->byte_fallback = spec->byte_fallback || !spec->own_vocabulary;
+    t->fuse_unk = spec->fuse_unk || !spec->own_vocabulary;
+    t->drop_unknown = !spec->own_vocabulary && t->spelling == SPELLING_BYTES;
+    t->strip_first_space = spec->strip_first_space || (!spec->own_steps && spec->add_space_prefix);
+    t->join_invalid = spec->join_invalid;
     t->name = strdup(spec->name);
-    if (!t->name)
+    t->word_prefix = spec->word_prefix ? strdup(spec->word_prefix) : NULL;
+    t->word_suffix = spec->word_suffix ? strdup(spec->word_suffix) : NULL;
+    if (!t->name || (spec->word_prefix && !t->word_prefix) || (spec->word_suffix && !t->word_suffix))
         return err_set(err, errlen, "%s: out of memory", spec->name);
     if (check_id(spec, "BOS", t->bos, err, errlen) < 0 || check_id(spec, "EOS", t->eos, err, errlen) < 0 ||
         check_id(spec, "EOT", t->eot, err, errlen) < 0 || check_id(spec, "EOM", t->eom, err, errlen) < 0 ||
         check_id(spec, "unknown", t->unk, err, errlen) < 0 || pieces_init(&t->pieces, spec, err, errlen) < 0)
         return -1;
     mark_pieces(&t->pieces, spec);
-
-    unsigned control = 1u << TOKEN_CONTROL | 1u << TOKEN_UNKNOWN, user = 1u << TOKEN_USER_DEFINED;
-    if (spec->kind == VOCAB_SPM) {
-        t->add_bos = spec->add_bos != 0;
-        if (matcher_init(&t->plain, &t->pieces, 0, false, err, errlen) < 0 ||
-            matcher_init(&t->special, &t->pieces, control, true, err, errlen) < 0)
-            return -1;
-        return spm_init(t, spec, err, errlen);
-    }
-    if (matcher_init(&t->plain, &t->pieces, user, false, err, errlen) < 0 ||
-        matcher_init(&t->special, &t->pieces, control | user, true, err, errlen) < 0 ||
-        pretokenizer_init(&t->pre, spec->pre, err, errlen) < 0)
+    if (fill_steps(t, spec, &add_bos, err, errlen) < 0 || fill_ends(t, spec, add_bos, err, errlen) < 0 ||
+        fill_matchers(t, spec, err, errlen) < 0)
         return -1;
-    t->add_bos = spec->add_bos < 0 ? t->pre.rule->add_bos : spec->add_bos == 1;
-    if (!t->pre.known && asprintf(&t->warning,
-                                  "%s: unknown tokenizer.ggml.pre '%s', words are cut as GPT-2 does: "
-                                  "the ids may be wrong",
-                                  spec->name, spec->pre) < 0) {
-        t->warning = NULL;
-        return err_set(err, errlen, "%s: out of memory", spec->name);
-    }
-    return bpe_init(t, spec, err, errlen);
+    return model_init(t, spec, err, errlen);
 }
 
 int tokenizer_new(struct tokenizer **out, const struct vocab_spec *spec, char *err, size_t errlen)
@@ -112,73 +220,19 @@ void tokenizer_free(struct tokenizer *t)
         return;
     free(t->name);
     free(t->warning);
+    free(t->word_prefix);
+    free(t->word_suffix);
+    free(t->prefix);
+    free(t->suffix);
     pieces_free(&t->pieces);
-    matcher_free(&t->special);
-    matcher_free(&t->plain);
-    matcher_free(&t->spm.user);
-    pretokenizer_free(&t->pre);
-    free(t->bpe.slot);
+    matcher_free(&t->raw);
+    matcher_free(&t->normalized);
+    matcher_free(&t->vocabulary);
+    steps_free(&t->normalizer);
+    steps_free(&t->pretokenizer);
+    free(t->pairs.slot);
     free(t);
 }
-
-static int encode_stretch(struct encoder *e, const char *text, size_t len)
-{
-    if (len == 0)
-        return 0;
-    return e->t->kind == VOCAB_BPE ? bpe_encode(e, text, len) : spm_encode(e, text, len);
-}
-
-static int encode(struct encoder *e, const char *text, size_t len, unsigned flags)
-{
-    const struct tokenizer *t = e->t;
-    const struct matcher *m = flags & ENCODE_SPECIAL ? &t->special : &t->plain;
-    if (len > MAX_TEXT)
-        return err_set(e->err, e->errlen, "%s: a text of %zu bytes is too long (at most 1 GiB)", t->name,
-                       len);
-    if ((flags & ENCODE_BOS) && t->add_bos && t->bos >= 0 && ids_push(&e->ids, t->bos) < 0)
-        return encoder_oom(e);
-    size_t from = 0;
-    for (size_t i = 0; i < len;) {
-        int32_t id;
-        size_t n = matcher_at(m, text + i, len - i, &id);
-        if (n == 0) {
-            i++;
-            continue;
-        }
-        if (encode_stretch(e, text + from, i - from) < 0)
-            return -1;
-        if (ids_push(&e->ids, id) < 0)
-            return encoder_oom(e);
-        i += n;
-        while (t->pieces.piece[id].strips_right && i < len && strchr(" \t\n\v\f\r", text[i]) && text[i])
-            i++;
-        from = i;
-    }
-    if (encode_stretch(e, text + from, len - from) < 0)
-        return -1;
-    if ((flags & ENCODE_BOS) && t->add_eos && t->eos >= 0 && ids_push(&e->ids, t->eos) < 0)
-        return encoder_oom(e);
-    return 0;
-}
-
-int tokenizer_encode(const struct tokenizer *t, const char *text, size_t len, unsigned flags, int32_t **ids,
-                     size_t *n, char *err, size_t errlen)
-{
-    struct encoder e = {.t = t, .err = err, .errlen = errlen};
-    int rc = encode(&e, text, len, flags);
-    if (rc == 0 && !e.ids.v && !(e.ids.v = malloc(sizeof *e.ids.v)))
-        rc = encoder_oom(&e);
-    *ids = NULL;
-    *n = 0;
-    if (rc == 0) {
-        *ids = e.ids.v;
-        *n = e.ids.n;
-        e.ids.v = NULL;
-    }
-    encoder_free(&e);
-    return rc;
-}
-
 int32_t tokenizer_n_tokens(const struct tokenizer *t)
 {
     return t->pieces.n;
@@ -196,7 +250,7 @@ int32_t tokenizer_eos(const struct tokenizer *t)
 
 bool tokenizer_adds_bos(const struct tokenizer *t)
 {
-    return t->add_bos && t->bos >= 0;
+    return t->n_prefix > 0 && t->prefix[0] == t->bos;
 }
 
 const char *tokenizer_warning(const struct tokenizer *t)
@@ -208,9 +262,9 @@ bool tokenizer_is_end(const struct tokenizer *t, int32_t id)
 {
     if (id < 0 || id >= t->pieces.n)
         return false;
-    if (id == t->eos || id == t->eot || id == t->eom)
-        return true;
     const struct piece *p = &t->pieces.piece[id];
+    if (id == t->eos || id == t->eot || id == t->eom || p->ends)
+        return true;
     /* Some converters call <|…|> user-defined; "</s>" as a user's token is HTML. */
     return p->end_marker && (p->type == TOKEN_CONTROL ||
                              (p->type == TOKEN_USER_DEFINED && piece_text(&t->pieces, id)[1] == '|'));

@@ -11,7 +11,6 @@
 struct tokenize {
     const char *model, *prompt, *file;
     bool no_bos, no_special, json, pieces, detok, jsonl;
-    struct weights *weights;
     struct tokenizer *tokenizer;
     char err[512];
 };
@@ -235,8 +234,7 @@ static int jsonl(struct tokenize *c, const char *text, size_t len)
 static int tokenize(struct tokenize *c)
 {
     const char *path = model_path(c->model, c->err, sizeof c->err);
-    if (!path || weights_open(&c->weights, path, NULL, c->err, sizeof c->err) != 0 ||
-        vocab_open(&c->tokenizer, c->weights, c->err, sizeof c->err) != 0)
+    if (!path || vocab_open_path(&c->tokenizer, path, c->err, sizeof c->err) != 0)
         return tool_error("%s", c->err);
     if (tokenizer_warning(c->tokenizer))
         tool_note(NOTE_USUAL, "quoll: warning: %s\n", tokenizer_warning(c->tokenizer));
@@ -256,7 +254,7 @@ int cmd_tokenize(int argc, char **argv)
 {
     struct tokenize c = {0};
     const struct option_row rows[] = {
-        OPTION_STRING_ROW("model", 'm', &c.model, "PATH", "a GGUF file; its vocabulary is enough"),
+        OPTION_STRING_ROW("model", 'm', &c.model, "PATH", "a model, its folder or its vocabulary file"),
         OPTION_STRING_ROW("prompt", 'p', &c.prompt, "TEXT", "the input"),
         OPTION_STRING_ROW("file", 'f', &c.file, "FILE",
                           "read the input from a file (default: standard input)"),
@@ -284,6 +282,5 @@ int cmd_tokenize(int argc, char **argv)
         return usage_error("tokenize: --jsonl, --detok and --json/--pieces exclude each other");
     code = tokenize(&c);
     tokenizer_free(c.tokenizer);
-    weights_close(c.weights);
     return code;
 }

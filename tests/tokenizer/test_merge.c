@@ -25,15 +25,17 @@ static double cost(const struct made_vocab *m, const char *left, const char *rig
 {
     char joint[40];
     if (m->spec.kind == VOCAB_BPE) {
-        snprintf(joint, sizeof joint, "%s %s", left, right);
-        for (size_t i = 0; i < m->spec.n_merges; i++)
-            if (m->merges[i].len == strlen(joint) && memcmp(m->merges[i].text, joint, m->merges[i].len) == 0)
+        for (size_t i = 0; i < m->spec.n_merges; i++) {
+            const struct vocab_merge *g = &m->merges[i];
+            if (g->left_len == strlen(left) && memcmp(g->left, left, g->left_len) == 0 &&
+                g->right_len == strlen(right) && memcmp(g->right, right, g->right_len) == 0)
                 return (double)i;
+        }
         return -1;
     }
     snprintf(joint, sizeof joint, "%s%s", left, right);
     int32_t id = find_normal(m, joint);
-    return id < 0 ? -1 : 1e6 - (double)m->tokens[id].score;
+    return id < 0 ? -1 : 1e6 - m->tokens[id].score;
 }
 
 static void merge_plainly(const struct made_vocab *m, struct parts *p)

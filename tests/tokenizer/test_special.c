@@ -9,14 +9,17 @@ START_TEST(longest_wins)
     static const char *const texts[] = {"<s>", "<", "<s", "<s>>x", "<t>", "\xff\xff", "", "<s>", "<0>"};
     struct made_vocab *m = calloc(1, sizeof *m);
     struct pieces p = {0};
-    struct matcher some, none;
+    struct matcher some = {0}, none = {0};
     char err[200];
     made_init(m, VOCAB_BPE);
     for (size_t i = 0; i < 9; i++)
         made_token(m, texts[i], strlen(texts[i]), 0, i == 4 ? TOKEN_NORMAL : TOKEN_CONTROL);
     ck_assert_int_eq(pieces_init(&p, &m->spec, err, sizeof err), 0);
-    ck_assert_int_eq(matcher_init(&some, &p, 1u << TOKEN_CONTROL, false, err, sizeof err), 0);
-    ck_assert_int_eq(matcher_init(&none, &p, 0, false, err, sizeof err), 0);
+    for (int32_t id = 8; id >= 0; id--)
+        if (p.piece[id].type == TOKEN_CONTROL)
+            ck_assert_int_eq(matcher_add(&some, piece_text(&p, id), p.piece[id].text_len, id, NULL), 0);
+    matcher_done(&some);
+    matcher_done(&none);
     static const struct {
         const char *text;
         size_t len;
@@ -45,7 +48,7 @@ START_TEST(as_looking_at_each)
 {
     struct made_vocab *m = calloc(1, sizeof *m);
     struct pieces p = {0};
-    struct matcher all;
+    struct matcher all = {0};
     char err[200], text[12];
     uint64_t state = 5;
     made_init(m, VOCAB_BPE);
@@ -56,7 +59,10 @@ START_TEST(as_looking_at_each)
         made_token(m, text, len, 0, TOKEN_USER_DEFINED);
     }
     ck_assert_int_eq(pieces_init(&p, &m->spec, err, sizeof err), 0);
-    ck_assert_int_eq(matcher_init(&all, &p, 1u << TOKEN_USER_DEFINED, false, err, sizeof err), 0);
+    for (int32_t id = 0; id < p.n; id++) /* owned texts are kept and freed */
+        ck_assert_int_eq(
+            matcher_add(&all, piece_text(&p, id), p.piece[id].text_len, id, id % 50 ? NULL : malloc(8)), 0);
+    matcher_done(&all);
     for (int k = 0; k < 2000; k++) {
         size_t len = random_below(&state, sizeof text), best = 0;
         for (size_t i = 0; i < len; i++)

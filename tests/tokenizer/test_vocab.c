@@ -233,7 +233,7 @@ START_TEST(bad_keys)
     put_array(g = good(BPE | OWN_MERGES), "merges", META_STRING, 2);
     put_str(g, "a b");
     put_str(g, "ab");
-    refused(g, "merge 1", "no pair");
+    refused(g, "tokenizer.ggml.merges, element 1", "not a pair");
     put_array(g = good(BPE | OWN_MERGES), "merges", META_U16, 1);
     put(g, "ab", 2);
     refused(g, "tokenizer.ggml.merges, element 0", "not a string");

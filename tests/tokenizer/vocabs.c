@@ -144,15 +144,18 @@ static const char *keep(struct made_vocab *m, const char *text, size_t len)
 int32_t made_token(struct made_vocab *m, const char *text, size_t len, float score, enum token_type type)
 {
     ck_assert(m->spec.n_tokens < sizeof m->tokens / sizeof *m->tokens);
-    m->tokens[m->spec.n_tokens] = (struct vocab_token){keep(m, text, len), len, score, type};
+    m->tokens[m->spec.n_tokens] =
+        (struct vocab_token){.text = keep(m, text, len), .len = len, .score = score, .type = type};
     return (int32_t)m->spec.n_tokens++;
 }
 
 void made_merge(struct made_vocab *m, const char *pair)
 {
     ck_assert(m->spec.n_merges < sizeof m->merges / sizeof *m->merges);
-    size_t len = strlen(pair);
-    m->merges[m->spec.n_merges++] = (struct vocab_merge){keep(m, pair, len), len};
+    size_t len = strlen(pair), n = (size_t)(strchr(pair + 1, ' ') - pair);
+    const char *kept = keep(m, pair, len);
+    m->merges[m->spec.n_merges++] =
+        (struct vocab_merge){.left = kept, .left_len = n, .right = kept + n + 1, .right_len = len - n - 1};
 }
 
 void made_bytes(struct made_vocab *m)

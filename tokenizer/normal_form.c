@@ -1,4 +1,4 @@
-/* Unicode's normal form C, which some byte-level BPE models' tokenizers bring their text to first. */
+/* Unicode's normal forms (UAX #15), which some models' tokenizers bring their text to first. */
 #include "tokenizer/internal.h"
 
 #include <stdlib.h>
@@ -29,6 +29,14 @@ static bool surely_nfc(const char *text, size_t len)
     return true;
 }
 
+static bool is_ascii(const char *text, size_t len)
+{
+    for (size_t i = 0; i < len; i++)
+        if ((uint8_t)text[i] >= 0x80)
+            return false;
+    return true;
+}
+
 /* Bytes up to the next place where the text may be normalised apart. */
 static size_t part_len(const char *text, size_t len)
 {
@@ -42,29 +50,33 @@ static size_t part_len(const char *text, size_t len)
     return i;
 }
 
-int normal_form_c(struct encoder *e, const char **text, size_t *len)
+int normalize_form(struct encoder *e, const struct step *s, const char **text, size_t *len, struct buf *out)
 {
-    if (surely_nfc(*text, *len))
+    bool compat = s->how.kind == STEP_NFKC || s->how.kind == STEP_NFKD;
+    bool compose = s->how.kind == STEP_NFC || s->how.kind == STEP_NFKC;
+    if (s->how.kind == STEP_NFC ? surely_nfc(*text, *len) : is_ascii(*text, *len))
         return 0;
-    size_t cap = 3 * *len; /* UTF-8 grows no more than that */
-    if (encoder_buf(e, cap) < 0)
-        return -1;
+    utf8proc_option_t options =
+        UTF8PROC_STABLE | (compat ? UTF8PROC_COMPAT : 0) | (compose ? UTF8PROC_COMPOSE : UTF8PROC_DECOMPOSE);
     size_t n = 0;
+    const char *from = *text;
+    if (encoder_room(e, out, 3 * *len + 64) < 0) /* NFC grows no more than that */
+        return -1;
     for (size_t i = 0, part; i < *len; i += part) {
-        part = part_len(*text + i, *len - i);
-        utf8proc_uint8_t *nfc = NULL;
-        utf8proc_ssize_t n_nfc = utf8proc_map((const utf8proc_uint8_t *)*text + i, (utf8proc_ssize_t)part,
-                                              &nfc, UTF8PROC_STABLE | UTF8PROC_COMPOSE);
-        if (n_nfc < 0 || (size_t)n_nfc > cap - n) {
-            free(nfc);
-            return err_set(e->err, e->errlen, "%s: cannot bring the text to normal form C: %s", e->t->name,
-                           utf8proc_errmsg(n_nfc));
+        part = part_len(from + i, *len - i);
+        utf8proc_uint8_t *made = NULL;
+        utf8proc_ssize_t n_made =
+            utf8proc_map((const utf8proc_uint8_t *)from + i, (utf8proc_ssize_t)part, &made, options);
+        if (n_made < 0)
+            return err_set(e->err, e->errlen, "%s: cannot bring the text to a normal form: %s", e->t->name,
+                           utf8proc_errmsg(n_made));
+        if (buf_put(e, out, &n, (const char *)made, (size_t)n_made) < 0) {
+            free(made);
+            return -1;
         }
-        memcpy(e->buf + n, nfc, (size_t)n_nfc);
-        n += (size_t)n_nfc;
-        free(nfc);
+        free(made);
     }
-    *text = e->buf;
+    *text = out->s;
     *len = n;
     return 0;
 }

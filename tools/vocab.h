@@ -1,0 +1,28 @@
+/* What the files of a model say about text: shared by tools/vocab*.c. */
+#ifndef QUOLL_VOCAB_H
+#define QUOLL_VOCAB_H
+
+#include "tools/tools.h"
+
+#include <jansson.h>
+
+/* tools/vocab_gguf.c: from a GGUF's metadata. */
+int vocab_from_gguf(struct tokenizer **out, const struct weights *w, char *err, size_t errlen);
+
+/* tools/vocab_files.c: the small files beside a vocabulary, read for hints. */
+struct vocab_files {
+    json_t *config, *generation_config, *tokenizer_config, *special_tokens_map; /* NULL: not there */
+    struct vocab_hints hints;                                                   /* its texts are the files' */
+    int32_t *ends;
+    struct vocab_added *added;
+};
+int vocab_files_open(struct vocab_files *f, const char *folder, char *err, size_t errlen);
+void vocab_files_close(struct vocab_files *f);
+
+/* The bytes of a file, malloc'ed, NUL-terminated past *len. 1: there is none and optional; −1: an error. */
+int vocab_read(const char *path, size_t max_len, bool optional, char **bytes, size_t *len, char *err,
+               size_t errlen);
+/* folder/name, malloc'ed; NULL: out of memory. */
+char *vocab_path(const char *folder, const char *name);
+
+#endif
