@@ -1,6 +1,7 @@
 /* Attention: the scalar reference against double, then every level, thread count (which decides between
  * whole chunks and split blocks) and cut of the batch against the reference, to the last bit. Every position
- * that is not stored holds NaN, so that touching one shows. */
+ * that is not stored holds NaN, so that touching one shows; pages that no token sees have a number whose
+ * address does not exist. */
 #include "kernels/kv.h"
 #include "kernels/mathf.h"
 #include "tests/kernels/support.h"
@@ -11,14 +12,16 @@
 /* Sequences of one length; the batch is the last n_tokens of each. */
 static const struct shape {
     int head_dim, n_kv_heads, group, len, n_tokens, window, n_seqs;
+    float softcap;
 } shapes[] = {
-    {16, 1, 1, 1, 1, 0, 1},     {16, 2, 3, 15, 15, 0, 1},   {64, 3, 3, 16, 5, 0, 1},
-    {64, 3, 3, 17, 1, 0, 2},    {64, 1, 8, 63, 13, 0, 1},   {64, 2, 1, 64, 64, 0, 1},
-    {128, 1, 3, 65, 9, 0, 1},   {64, 3, 3, 200, 35, 0, 1},  {96, 2, 4, 200, 2, 0, 3},
-    {32, 1, 7, 200, 16, 50, 1}, {64, 2, 3, 200, 30, 64, 1}, {64, 1, 2, 129, 6, 1, 2},
-    {256, 1, 2, 130, 14, 0, 1}, {32, 5, 1, 300, 1, 17, 2},  {512, 1, 1, 66, 3, 0, 1},
-    {64, 1, 100, 70, 2, 0, 1},  {80, 2, 2, 150, 20, 0, 1},  {10, 3, 5, 100, 40, 0, 1},
-    {2, 1, 1, 70, 70, 0, 1},    {54, 1, 6, 131, 2, 90, 2},
+    {16, 1, 1, 1, 1, 0, 1, 0},     {16, 2, 3, 15, 15, 0, 1, 0},      {64, 3, 3, 16, 5, 0, 1, 0},
+    {64, 3, 3, 17, 1, 0, 2, 0},    {64, 1, 8, 63, 13, 0, 1, 0},      {64, 2, 1, 64, 64, 0, 1, 0},
+    {128, 1, 3, 65, 9, 0, 1, 0},   {64, 3, 3, 200, 35, 0, 1, 0},     {96, 2, 4, 200, 2, 0, 3, 0},
+    {32, 1, 7, 200, 16, 50, 1, 0}, {64, 2, 3, 200, 30, 64, 1, 0},    {64, 1, 2, 129, 6, 1, 2, 0},
+    {256, 1, 2, 130, 14, 0, 1, 0}, {32, 5, 1, 300, 1, 17, 2, 0},     {512, 1, 1, 66, 3, 0, 1, 0},
+    {64, 1, 100, 70, 2, 0, 1, 0},  {80, 2, 2, 150, 20, 0, 1, 0},     {10, 3, 5, 100, 40, 0, 1, 0},
+    {2, 1, 1, 70, 70, 0, 1, 0},    {54, 1, 6, 131, 2, 90, 2, 0},     {64, 2, 3, 200, 30, 64, 1, 2},
+    {256, 1, 2, 130, 1, 0, 2, 50}, {80, 2, 2, 300, 20, 70, 2, 1.5f},
 };
 static const struct {
     enum qtype k, v;
@@ -114,9 +117,30 @@ static void run(struct worker *w, void *arg)
     cpu_attention(w, &job->a, job->k);
 }
 
+enum { RELEASED = 1 << 30 }; /* a page that a sliding window no longer holds, say */
+
+/* The slots of tokens first … first + n − 1 with page tables of their own, which hold only the pages that
+ * these tokens see. */
+static void slots_of(const struct fixture *f, struct kv_slot *slot, int32_t *pages, int first, int n)
+{
+    for (int i = 0; i < f->n_pages * f->s->n_seqs; i++)
+        pages[i] = RELEASED;
+    for (int t = 0; t < n; t++) {
+        slot[t] = f->slot[first + t];
+        int64_t table = slot[t].pages - f->pages;
+        for (int64_t b = slot[t].begin / KV_PAGE; b * KV_PAGE < slot[t].end; b++)
+            if (slot[t].begin < slot[t].end)
+                pages[table + b] = f->pages[table + b];
+        slot[t].pages = pages + table;
+    }
+}
+
 /* Tokens first … first + n − 1, in exactly the scratch that is promised to be enough. */
 static void attend(const struct fixture *f, float *out, enum isa isa, struct team *team, int first, int n)
 {
+    struct kv_slot slot[MAX_TOKENS];
+    int32_t *pages = malloc((size_t)(f->n_pages * f->s->n_seqs) * sizeof *pages);
+    slots_of(f, slot, pages, first, n);
     int64_t at = (int64_t)first * f->n_heads * f->s->head_dim;
     struct job job = {cpu_kernels(isa),
                       {.out = out + at,
@@ -124,7 +148,8 @@ static void attend(const struct fixture *f, float *out, enum isa isa, struct tea
                        .n_tokens = n,
                        .n_heads = f->n_heads,
                        .scale = 1 / sqrtf((float)f->s->head_dim),
-                       .slot = f->slot + first,
+                       .softcap = f->s->softcap,
+                       .slot = slot,
                        .kv = &f->l,
                        .k_pages = f->k_pages,
                        .v_pages = f->v_pages}};
@@ -134,6 +159,7 @@ static void attend(const struct fixture *f, float *out, enum isa isa, struct tea
     memset(job.a.scratch, 0xff, job.a.scratch_bytes);
     team_run(team, run, &job);
     free(job.a.scratch);
+    free(pages);
 }
 
 static float *attend_all(const struct fixture *f, enum isa isa, int n_threads, int step)
@@ -147,7 +173,7 @@ static float *attend_all(const struct fixture *f, enum isa isa, int n_threads, i
     return out;
 }
 
-/* softmax(q k · scale) v in double, from keys, values and queries as their types round them. */
+/* softmax(softcap(q k · scale)) v in double, from keys, values and queries as their types round them. */
 static void rounded(double *dst, enum qtype t, const float *x, int n)
 {
     uint8_t row[KV_HEAD_DIM_MAX * sizeof(float)];
@@ -179,6 +205,7 @@ static void reference(const struct fixture *f, double *out, int token, int head)
         for (int i = 0; i < n; i++)
             s[p] += q[i] * k[i];
         s[p] /= sqrt(n);
+        s[p] = f->s->softcap != 0 ? (double)f->s->softcap * tanh(s[p] / (double)f->s->softcap) : s[p];
         max = fmax(max, s[p]);
     }
     memset(out, 0, (size_t)n * sizeof *out);
@@ -258,7 +285,7 @@ END_TEST
 /* Tokens that see any range of their sequence, some nothing at all. */
 START_TEST(any_range_is_seen)
 {
-    const struct shape s = {32, 2, 3, 200, 30, 0, 2};
+    const struct shape s = {32, 2, 3, 200, 30, 0, 2, 0};
     struct fixture f;
     ck_assert(fixture_init(&f, &s, types[_i].k, types[_i].v));
     uint64_t state = 4;
@@ -269,6 +296,27 @@ START_TEST(any_range_is_seen)
         f.slot[t].end = t % 9 == 0 ? f.slot[t].begin : a < b ? b : a;
         if (t % 5 == 0)
             f.slot[t].begin = f.slot[t].begin / KV_PAGE * KV_PAGE;
+    }
+    float *want = attend_all(&f, ISA_SCALAR, 1, f.n_tokens);
+    for (int t = 0; t < f.n_tokens; t++)
+        ck_assert_double_le(worst_error(&f, want, t, t % f.n_heads), 3e-6);
+    same_everywhere(&f, want);
+    free(want);
+    fixture_free(&f);
+}
+END_TEST
+
+/* A prefix that sees all of itself beside a sliding window and a causal sequence: together as alone. */
+START_TEST(kinds_of_sequence_mix)
+{
+    enum { TOKENS = 6, PREFIX = 190, WINDOW = 70 };
+    const struct shape s = {64, 2, 3, 200, TOKENS, 0, 3, 0};
+    struct fixture f;
+    ck_assert(fixture_init(&f, &s, types[_i].k, types[_i].v));
+    for (int t = 0; t < TOKENS; t++) {
+        f.slot[t].pos = 100 + 10 * t; /* tokens of the prefix */
+        f.slot[t].end = PREFIX;
+        f.slot[TOKENS + t].begin = f.slot[TOKENS + t].end - WINDOW;
     }
     float *want = attend_all(&f, ISA_SCALAR, 1, f.n_tokens);
     for (int t = 0; t < f.n_tokens; t++)
@@ -297,8 +345,14 @@ START_TEST(softmax_is_the_same_everywhere)
                 i % 7 == 3 ? edges[(r + i) % 8] : -100 * fabsf(random_uniform(&state)) / (float)(1 + r % 50);
         scores[r * KV_PAGE + begin[r]] = 0;
     }
-    struct attention_block a = {
-        .n_rows = ROWS, .begin = begin, .end = end, .scale = 1, .s = want, .m = m[0], .l = l[0]};
+    struct attention_block a = {.n_rows = ROWS,
+                                .begin = begin,
+                                .end = end,
+                                .scale = 1,
+                                .softcap = _i ? 30 : 0,
+                                .s = want,
+                                .m = m[0],
+                                .l = l[0]};
     memcpy(want, scores, sizeof want);
     cpu_kernels(ISA_SCALAR)->attention_softmax(&a);
     for (enum isa isa = next_isa(ISA_SCALAR); isa < ISA_COUNT; isa = next_isa(isa)) {
@@ -318,7 +372,7 @@ END_TEST
 /* More blocks than a wave of split work has, and scratch for the shorter ones too. */
 START_TEST(waves_are_the_same)
 {
-    const struct shape s = {32, 2, 2, 64 * 70 + 5, 3, 0, 1};
+    const struct shape s = {32, 2, 2, 64 * 70 + 5, 3, 0, 1, 0};
     struct fixture f;
     ck_assert(fixture_init(&f, &s, QTYPE_F16, QTYPE_Q8_0));
     float *want = attend_all(&f, ISA_SCALAR, 1, f.n_tokens);
@@ -337,7 +391,7 @@ END_TEST
 START_TEST(faults_stay_visible)
 {
     enum { AT = 70, CHANNEL = 37, HEAD = 1 };
-    const struct shape s = {64, 2, 3, 140, 80, 0, 1};
+    const struct shape s = {64, 2, 3, 140, 80, 0, 1, 0};
     const float faults[] = {NAN, INFINITY, -INFINITY};
     struct fixture f;
     ck_assert(fixture_init(&f, &s, types[_i / 6].k, types[_i / 6].v));
@@ -380,7 +434,8 @@ static Suite *attention_suite(void)
     tcase_add_loop_test(t, reference_is_near_double, 0, N_SHAPES * N_TYPES);
     tcase_add_loop_test(t, attention_is_the_same_everywhere, 0, N_SHAPES * N_TYPES);
     tcase_add_loop_test(t, any_range_is_seen, 0, N_TYPES);
-    tcase_add_test(t, softmax_is_the_same_everywhere);
+    tcase_add_loop_test(t, kinds_of_sequence_mix, 0, N_TYPES);
+    tcase_add_loop_test(t, softmax_is_the_same_everywhere, 0, 2);
     tcase_add_test(t, waves_are_the_same);
     tcase_add_loop_test(t, faults_stay_visible, 0, 6 * N_TYPES);
     suite_add_tcase(s, t);

@@ -12,15 +12,34 @@ static const struct shape {
     int head_dim, rotary_dim;
     enum rope_pairing pairing;
     enum qtype type;
+    int n_sections; /* 2: the second has positions of its own */
+    int n_rows;     /* of frequencies; 2: tokens take turns */
 } shapes[] = {
-    {64, 64, ROPE_HALF, QTYPE_F16},       {64, 64, ROPE_ADJACENT, QTYPE_F32},
-    {96, 96, ROPE_HALF, QTYPE_Q8_0},      {80, 32, ROPE_HALF, QTYPE_F16},
-    {10, 10, ROPE_HALF, QTYPE_F32},       {10, 6, ROPE_ADJACENT, QTYPE_F16},
-    {128, 64, ROPE_ADJACENT, QTYPE_Q4_0}, {16, 16, ROPE_HALF, QTYPE_F32},
-    {32, 0, ROPE_NONE, QTYPE_F16},        {54, 54, ROPE_HALF, QTYPE_F32},
-    {54, 54, ROPE_ADJACENT, QTYPE_F32},
+    {64, 64, ROPE_HALF, QTYPE_F16, 1, 1},       {64, 64, ROPE_ADJACENT, QTYPE_F32, 1, 2},
+    {96, 96, ROPE_HALF, QTYPE_Q8_0, 1, 1},      {80, 32, ROPE_HALF, QTYPE_F16, 1, 2},
+    {10, 10, ROPE_HALF, QTYPE_F32, 1, 1},       {10, 6, ROPE_ADJACENT, QTYPE_F16, 1, 1},
+    {128, 64, ROPE_ADJACENT, QTYPE_Q4_0, 1, 1}, {16, 16, ROPE_HALF, QTYPE_F32, 1, 1},
+    {32, 0, ROPE_NONE, QTYPE_F16, 1, 1},        {54, 54, ROPE_HALF, QTYPE_F32, 1, 1},
+    {54, 54, ROPE_ADJACENT, QTYPE_F32, 1, 1},   {128, 128, ROPE_HALF, QTYPE_F16, 2, 1},
+    {36, 20, ROPE_HALF, QTYPE_F32, 2, 2},       {64, 48, ROPE_ADJACENT, QTYPE_F16, 2, 1},
 };
 enum { N_SHAPES = sizeof shapes / sizeof shapes[0] };
+
+/* Positions and frequencies as the operator should use them. */
+static int64_t position(int section, int token)
+{
+    return section == 0 ? FIRST + token : 3 * token + 1;
+}
+
+static double frequency(const struct shape *s, int row, int i)
+{
+    return pow(row == 0 ? 10000 : 500, -2.0 * i / s->rotary_dim);
+}
+
+static int freq_row(const struct shape *s, int token)
+{
+    return token % s->n_rows;
+}
 
 /* Everything that the operator writes. */
 struct state {
@@ -66,23 +85,27 @@ static void run(struct worker *w, void *arg)
 static void run_tokens(const struct shape *s, const struct kv_layout *l, struct state *st, enum isa isa,
                        int n_threads, int first, int n)
 {
-    double inv_freq[64];
+    double inv_freq[2 * 64];
     struct kv_slot slot[TOKENS];
-    int64_t pos[TOKENS];
+    int64_t pos[2 * TOKENS];
+    int32_t rows[TOKENS];
     int n_freqs = s->rotary_dim / 2;
-    for (int i = 0; i < n_freqs; i++)
-        inv_freq[i] = pow(10000, -2.0 * i / s->rotary_dim);
+    for (int i = 0; i < s->n_rows * n_freqs; i++)
+        inv_freq[i] = frequency(s, i / n_freqs, i % n_freqs);
     for (int i = 0; i < n; i++) {
-        pos[i] = FIRST + first + i;
-        slot[i] = (struct kv_slot){page_table, pos[i], 0, pos[i] + 1};
+        for (int section = 0; section < s->n_sections; section++)
+            pos[section * n + i] = position(section, first + i);
+        rows[i] = freq_row(s, first + i);
+        slot[i] = (struct kv_slot){page_table, FIRST + first + i, 0, FIRST + first + i + 1};
     }
     int64_t at = (int64_t)first * l->head_dim;
     float *table = st->table + first * n_freqs * 2;
     struct job job = {
         cpu_kernels(isa),
-        {table, pos, 1, inv_freq, NULL, n, n_freqs, 1.25},
-        {st->q + at * HEADS, st->k + at * KV_HEADS, st->v + at * KV_HEADS, n, HEADS, s->rotary_dim, 1,
-         s->pairing, table, slot, l, st->k_pages, st->v_pages},
+        {table, pos, s->n_sections, inv_freq, s->n_rows > 1 ? rows : NULL, n, n_freqs, 1.25},
+        {st->q + at * HEADS, st->k + at * KV_HEADS, st->v + at * KV_HEADS, n, HEADS, s->rotary_dim,
+         s->n_sections, s->pairing, s->pairing == ROPE_NONE ? NULL : table, slot, l, st->k_pages,
+         st->v_pages},
     };
     struct team *team = team_new(n_threads);
     team_run(team, run, &job);
@@ -130,8 +153,10 @@ START_TEST(rotation_is_right)
         int half = s->rotary_dim / 2;
         double worst = 0;
         for (int i = 0; i < half; i++) {
-            int i0 = s->pairing == ROPE_HALF ? i : 2 * i, i1 = s->pairing == ROPE_HALF ? i + half : 2 * i + 1;
-            double angle = (FIRST + row / HEADS) * pow(10000, -2.0 * i / s->rotary_dim);
+            int section = i * s->n_sections / half, per_section = half / s->n_sections, token = row / HEADS;
+            int i0 = s->pairing == ROPE_HALF ? i + section * per_section : 2 * i;
+            int i1 = s->pairing == ROPE_HALF ? i0 + per_section : 2 * i + 1;
+            double angle = (double)position(section, token) * frequency(s, freq_row(s, token), i);
             double c = 1.25 * cos(angle), d = 1.25 * sin(angle);
             worst = fmax(worst, fabs((double)y[i0] - ((double)x[i0] * c - (double)x[i1] * d)));
             worst = fmax(worst, fabs((double)y[i1] - ((double)x[i0] * d + (double)x[i1] * c)));
