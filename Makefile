@@ -41,7 +41,7 @@ ALL_CFLAGS := -std=c17 -D_GNU_SOURCE -I. $(CFLAGS) $(WARN) $(WERROR) -ffp-contra
               -fopenmp -MMD -MP $(CONFIG_FLAGS)
 LINK    := $(CC) $(CFLAGS) -fopenmp $(CONFIG_FLAGS) $(LDFLAGS)
 
-PKGS    := jansson libpcre2-8 libutf8proc libedit
+PKGS    := jansson libpcre2-8 libutf8proc libprotobuf-c libedit
 PKG_CFLAGS := $(shell pkg-config --cflags $(PKGS) 2>/dev/null)
 LDLIBS  := $(shell pkg-config --libs $(PKGS) 2>/dev/null) -lm
 TEST_LIBS := $(shell pkg-config --libs check 2>/dev/null)
@@ -134,7 +134,9 @@ help: ## this list
 # ---- How it is built -----------------------------------------------------------------------------
 
 objs = $(patsubst %.c,$(B)/%.o,$(wildcard $(1)/*.c))
-LIB_OBJS := $(foreach r,$(filter-out tools,$(ROOMS)),$(call objs,$(r)))
+# What protoc-c makes of tokenizer/*.proto is not ours to warn about.
+PROTO   := $(patsubst %.proto,$(B)/gen/%.pb-c,$(wildcard tokenizer/*.proto))
+LIB_OBJS := $(PROTO:=.o) $(foreach r,$(filter-out tools,$(ROOMS)),$(call objs,$(r)))
 TOOL_OBJS := $(call objs,tools)
 TEST_OBJS := $(B)/tests/main.o $(foreach r,$(ROOMS),$(call objs,tests/$(r)))
 
@@ -166,7 +168,7 @@ NEEDS_model := quant weights kernels model
 NEEDS_tokenizer := quant weights tokenizer
 define room_tests
 $(B)/run-tests-$(1): $(B)/tests/main.o $(call objs,tests/$(1)) $(foreach r,$(NEEDS_$(1)),$(call objs,$(r))) \
-    $(if $(filter tokenizer,$(1)),$(patsubst %.c,$(B)/%.o,$(wildcard tools/vocab*.c)))
+    $(if $(filter tokenizer,$(1)),$(PROTO:=.o) $(patsubst %.c,$(B)/%.o,$(wildcard tools/vocab*.c)))
 	$$(SHOW) LD $$@
 	$$(Q)$$(LINK) -o $$@ $$(sort $$^) $$(TEST_LIBS) $$(LDLIBS)
 test-$(1): $(B)/run-tests-$(1)
@@ -186,6 +188,17 @@ $(B)/%.o: %.c $(B)/flags
 	$(SHOW) CC $@
 	$(Q)$(CC) $(ALL_CFLAGS) $(ISA_FLAGS) $(PKG_CFLAGS) -c -o $@ $<
 
+$(B)/gen/%.pb-c.c $(B)/gen/%.pb-c.h: %.proto $(B)/flags
+	@mkdir -p $(B)/gen
+	$(SHOW) PROTOC $@
+	$(Q)protoc-c --c_out=$(B)/gen $<
+$(B)/gen/%.o: $(B)/gen/%.c
+	$(SHOW) CC $@
+	$(Q)$(CC) $(filter-out $(WARN) $(WERROR),$(ALL_CFLAGS)) $(PKG_CFLAGS) -c -o $@ $<
+$(B)/tokenizer/sentencepiece.o: $(PROTO:=.h)
+$(B)/tokenizer/sentencepiece.o tidy/tokenizer/sentencepiece.c: PKG_CFLAGS += -I$(B)/gen
+$(B)/gen/%.o: PKG_CFLAGS += -I$(B)/gen
+
 # `make` installs nothing: without the libraries it ends with the line that does.
 ifeq ($(shell pkg-config --exists $(PKGS) && echo yes),)
 $(B)/flags: packages
@@ -197,7 +210,7 @@ endif
 lint-format:
 	clang-format --dry-run -Werror $(SOURCES)
 TIDY := $(patsubst %,tidy/%,$(filter %.c,$(SOURCES)))
-lint-tidy: $(TIDY)
+lint-tidy: $(PROTO:=.h) $(TIDY)
 tidy/%_avx2.c:    ISA_FLAGS := $(AVX2)
 tidy/%_avxvnni.c: ISA_FLAGS := $(AVX2) -mavxvnni
 tidy/%_avx512.c:  ISA_FLAGS := $(AVX512)

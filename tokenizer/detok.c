@@ -18,7 +18,7 @@ const char *tokenizer_piece(const struct tokenizer *t, int32_t id, bool with_con
     if (id < 0 || id >= t->pieces.n)
         return "";
     const struct piece *p = &t->pieces.piece[id];
-    if (!with_control && (p->type == TOKEN_CONTROL || p->type == TOKEN_UNKNOWN))
+    if (!with_control && !p->shown && (p->type == TOKEN_CONTROL || p->type == TOKEN_UNKNOWN))
         return "";
     *len = p->out_len;
     return t->pieces.out + p->out;

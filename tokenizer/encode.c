@@ -189,6 +189,13 @@ static int encode(struct encoder *e, const char *text, size_t len, unsigned flag
                        len);
     if ((flags & ENCODE_BOS) && push_all(e, t->prefix, t->n_prefix) < 0)
         return -1;
+    if ((flags & ENCODE_SPECIAL) && t->prefix_text && len >= strlen(t->prefix_text) &&
+        memcmp(text, t->prefix_text, strlen(t->prefix_text)) == 0) {
+        if (push_all(e, t->prefix, t->n_prefix) < 0)
+            return -1;
+        text += strlen(t->prefix_text);
+        len -= strlen(t->prefix_text);
+    }
     while (next_hit(t, raw, text, len, from, flags, &hit)) {
         if (encode_stretch(e, text + from, hit.from - from, flags, from == 0) < 0 ||
             push_all(e, &hit.id, 1) < 0)

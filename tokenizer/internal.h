@@ -24,6 +24,7 @@ struct piece {
     enum token_type type;
     uint8_t flags;   /* TOKEN_ADDED … */
     bool in_model;   /* text between special tokens may become it */
+    bool shown;      /* running text has it even if it is the unknown token */
     bool end_marker; /* its text is known to end turns */
     bool ends;       /* the file says that it ends a text */
 };
@@ -318,6 +319,7 @@ struct tokenizer {
     int32_t bos, eos, eot, eom, unk;
     int32_t *prefix, *suffix; /* put around a text */
     size_t n_prefix, n_suffix;
+    char *prefix_text; /* what the prefix looks like where it cannot be found token by token; else NULL */
     bool whole_words, byte_fallback, fuse_unk, drop_unknown, strip_first_space, join_invalid;
     char *word_prefix, *word_suffix;
 };

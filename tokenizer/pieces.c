@@ -207,6 +207,7 @@ static void fill_piece(struct pieces *p, const struct vocab_spec *spec, int32_t 
                         .out = *out_end,
                         .type = v->type,
                         .flags = (uint8_t)v->flags,
+                        .shown = v->out != NULL,
                         .in_model = is_in_model(spec, v)};
     q->text_len = (uint32_t)spell(usual_spelling(spec), v, p->text + *text_end);
     q->rank = score_rank((float)v->score);

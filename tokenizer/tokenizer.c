@@ -90,7 +90,8 @@ static int fill_matchers(struct tokenizer *t, const struct vocab_spec *spec, cha
         }
         if (user && !t->user_in_raw && matcher_add(&t->normalized, text, p->text_len, id, NULL) < 0)
             return rc;
-        if (raw && !spec->no_specials_in_text && matcher_add(&t->raw, text, p->text_len, id, NULL) < 0)
+        if (raw && !spec->no_specials_in_text && !(p->flags & TOKEN_NOT_IN_TEXT) &&
+            matcher_add(&t->raw, text, p->text_len, id, NULL) < 0)
             return rc;
     }
     matcher_done(&t->raw);
@@ -137,6 +138,30 @@ static int fill_steps(struct tokenizer *t, const struct vocab_spec *spec, int *a
     return steps_init(&t->pretokenizer, step, pre_rule_steps(rule, step), t->name, err, errlen);
 }
 
+/* ChatGLM's templates write the first tokens as text: "[gMASK]sop", where "sop" alone is no token. */
+static int fill_prefix_text(struct tokenizer *t, char *err, size_t errlen)
+{
+    size_t len = 0;
+    bool hidden = false;
+    for (size_t i = 0; i < t->n_prefix; i++) {
+        const struct piece *p = &t->pieces.piece[t->prefix[i]];
+        len += p->text_len;
+        hidden = hidden || p->flags & TOKEN_NOT_IN_TEXT;
+    }
+    if (!hidden || len == 0)
+        return 0;
+    if (!(t->prefix_text = malloc(len + 1)))
+        return err_set(err, errlen, "%s: out of memory", t->name);
+    char *to = t->prefix_text;
+    for (size_t i = 0; i < t->n_prefix; i++) {
+        const struct piece *p = &t->pieces.piece[t->prefix[i]];
+        memcpy(to, piece_text(&t->pieces, t->prefix[i]), p->text_len);
+        to += p->text_len;
+    }
+    *to = '\0';
+    return 0;
+}
+
 /* BOS and EOS, or what the file puts around a text in their place. */
 static int fill_ends(struct tokenizer *t, const struct vocab_spec *spec, int add_bos, char *err,
                      size_t errlen)
@@ -165,7 +190,7 @@ static int fill_ends(struct tokenizer *t, const struct vocab_spec *spec, int add
     for (size_t i = 0; i < n[1]; i++)
         if (check_id(spec, "last", t->suffix[i], err, errlen) < 0)
             return -1;
-    return 0;
+    return fill_prefix_text(t, err, errlen);
 }
 
 static int fill(struct tokenizer *t, const struct vocab_spec *spec, char *err, size_t errlen)
@@ -223,6 +248,7 @@ void tokenizer_free(struct tokenizer *t)
     free(t->word_prefix);
     free(t->word_suffix);
     free(t->prefix);
+    free(t->prefix_text);
     free(t->suffix);
     pieces_free(&t->pieces);
     matcher_free(&t->raw);

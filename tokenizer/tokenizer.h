@@ -31,13 +31,14 @@ enum token_type { /* GGUF's numbers */
                   TOKEN_BYTE = 6,
 };
 
-enum {                         /* how an added token is found in text, bits */
-       TOKEN_ADDED = 1,        /* a tokenizer.json's: found in the raw text */
-       TOKEN_LSTRIP = 2,       /* it takes the white space in front of it along */
-       TOKEN_RSTRIP = 4,       /* … behind it */
-       TOKEN_SINGLE_WORD = 8,  /* only where no letter or digit is beside it */
-       TOKEN_NORMALIZED = 16,  /* found in normalised text instead */
-       TOKEN_NOT_IN_MODEL = 32 /* the model proper does not know it */
+enum {                          /* how an added token is found in text, bits */
+       TOKEN_ADDED = 1,         /* a tokenizer.json's: found in the raw text */
+       TOKEN_LSTRIP = 2,        /* it takes the white space in front of it along */
+       TOKEN_RSTRIP = 4,        /* … behind it */
+       TOKEN_SINGLE_WORD = 8,   /* only where no letter or digit is beside it */
+       TOKEN_NORMALIZED = 16,   /* found in normalised text instead */
+       TOKEN_NOT_IN_MODEL = 32, /* the model proper does not know it */
+       TOKEN_NOT_IN_TEXT = 64   /* its text is text, but for the tokens in front of a text all together */
 };
 
 struct vocab_token {
@@ -144,14 +145,18 @@ struct vocab_hints {
     const int32_t *ends;         /* ids of tokens that end a text */
     size_t n_ends;
     const struct vocab_added {
-        int32_t id;
+        int32_t id;               /* −1: the next one */
         struct vocab_token token; /* type and flags too */
     } * added;                    /* tokens beside those of the vocabulary */
     size_t n_added;
-    const char *const *prefix; /* tiktoken, SentencePiece: texts of the tokens in front of a text */
-    size_t n_prefix;
+    const char *const *prefix, *const *suffix; /* tiktoken, SentencePiece: texts of tokens around a text */
+    size_t n_prefix, n_suffix;
     const char *pattern;   /* tiktoken: what cuts words; NULL: cl100k's as GLM-4 has it */
     bool specials_in_text; /* SentencePiece: control tokens are found in text */
+    bool chatglm_blanks;   /* … "<n>", "<|tab|>" and "<|blank_N|>" stand for white space */
+    size_t id_offset;      /* … ids below its own, or: */
+    const char *anchor;    /* … the piece that has the id */
+    int32_t anchor_id;
 };
 
 struct tokenizer;

@@ -48,11 +48,11 @@ static void reach(struct search *s, size_t to, int32_t id, double score)
 {
     struct best_path *p = &s->path[to];
     double sum = s->path[s->from].score + score;
-    if (s->e->t->float_scores && id < 0)
+    if (s->e->t->float_scores)
         sum = (float)sum;
-    if (p->id != -2 && !(sum > p->score))
+    if (p->id != -2 && !(sum > p->score)) /* of equals the first, whose last token is the longest */
         return;
-    p->score = s->e->t->float_scores ? (float)sum : sum;
+    p->score = sum;
     p->from = (uint32_t)s->from;
     p->id = id;
 }

@@ -40,6 +40,8 @@ for group; do
         need libjansson-dev 'JSON: saved chats, results' pkg-config --exists jansson
         need libpcre2-dev "the tokenizers' regular expressions" pkg-config --exists libpcre2-8
         need libutf8proc-dev 'Unicode normalisation' pkg-config --exists libutf8proc
+        need libprotobuf-c-dev 'SentencePiece models' pkg-config --exists libprotobuf-c
+        need protobuf-c-compiler 'SentencePiece models' protoc-c --version
         need libedit-dev 'line editing in the chat' pkg-config --exists libedit
         ;;
     test)  need check 'the test framework' pkg-config --exists check ;;

@@ -26,13 +26,26 @@ static char *folder_of(const char *path)
     return slash ? strndup(path, slash == path ? 1 : (size_t)(slash - path)) : strdup(".");
 }
 
-/* What kind of vocabulary the bytes are; NULL: none. */
-static reader *reader_of(const char *bytes, size_t len)
+/* "base64 rank" */
+static bool is_rank_line(const char *s)
+{
+    static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/=";
+    size_t n = strspn(s, digits), m = n > 0 && s[n] == ' ' ? strspn(s + n + 1, "0123456789") : 0;
+    return m > 0 && (s[n + 1 + m] == '\n' || s[n + 1 + m] == '\r');
+}
+
+/* What kind of vocabulary the bytes (NUL-terminated) are; NULL: none. */
+static reader *reader_of(const char *path, const char *bytes, size_t len)
 {
     size_t i = strspn(bytes, " \t\r\n");
     if (i < len && bytes[i] == '{')
         return tokenizer_from_json;
-    return NULL;
+    if (is_rank_line(bytes))
+        return tokenizer_from_tiktoken;
+    /* protobuf: field 1, of some length, which begins with its own field 1 */
+    if (len > 4 && bytes[0] == 0x0a && (bytes[2] == 0x0a || bytes[3] == 0x0a))
+        return tokenizer_from_sentencepiece;
+    return ends_with(path, "tokenizer.bin") ? tokenizer_from_llama2c : NULL;
 }
 
 static int open_file(struct tokenizer **out, const char *path, const char *folder, bool in_folder, char *err,
@@ -42,11 +55,13 @@ static int open_file(struct tokenizer **out, const char *path, const char *folde
     char *bytes = NULL;
     size_t len;
     int rc = vocab_read(path, MAX_VOCABULARY, false, &bytes, &len, err, errlen);
-    reader *read = rc == 0 ? reader_of(bytes, len) : NULL;
+    reader *read = rc == 0 ? reader_of(path, bytes, len) : NULL;
     if (rc == 0 && !read)
         rc = err_set(err, errlen, "%s: no vocabulary that this program knows", path);
     if (rc == 0)
         rc = vocab_files_open(&files, folder, err, errlen);
+    if (rc == 0 && read == tokenizer_from_tiktoken)
+        rc = vocab_files_special(&files, path, err, errlen);
     files.hints.specials_in_text = files.hints.specials_in_text || in_folder;
     if (rc == 0)
         rc = read(out, path, bytes, len, &files.hints, err, errlen);
@@ -96,7 +111,7 @@ static bool is_vocabulary(const char *path)
     size_t n = f ? fread(head, 1, sizeof head - 1, f) : 0;
     if (f)
         fclose(f);
-    return n > 0 && !ends_with(path, "config.json") && reader_of(head, n) != NULL;
+    return n > 0 && !ends_with(path, "config.json") && reader_of(path, head, n) != NULL;
 }
 
 int vocab_open_path(struct tokenizer **out, const char *path, char *err, size_t errlen)

@@ -11,12 +11,16 @@ int vocab_from_gguf(struct tokenizer **out, const struct weights *w, char *err, 
 
 /* tools/vocab_files.c: the small files beside a vocabulary, read for hints. */
 struct vocab_files {
-    json_t *config, *generation_config, *tokenizer_config, *special_tokens_map; /* NULL: not there */
-    struct vocab_hints hints;                                                   /* its texts are the files' */
+    json_t *config, *generation_config, *tokenizer_config, *special_tokens_map,
+        *special;             /* NULL: not there */
+    struct vocab_hints hints; /* its texts are the files' */
     int32_t *ends;
     struct vocab_added *added;
+    const char **prefix;
 };
 int vocab_files_open(struct vocab_files *f, const char *folder, char *err, size_t errlen);
+/* … and those beside the tiktoken ranks at path. */
+int vocab_files_special(struct vocab_files *f, const char *path, char *err, size_t errlen);
 void vocab_files_close(struct vocab_files *f);
 
 /* The bytes of a file, malloc'ed, NUL-terminated past *len. 1: there is none and optional; −1: an error. */

@@ -153,12 +153,63 @@ int vocab_files_open(struct vocab_files *f, const char *folder, char *err, size_
     return 0;
 }
 
+/* Beside ranks in NAME.model, NAME.special.json: their pattern, special tokens (text → id), prefix. */
+int vocab_files_special(struct vocab_files *f, const char *path, char *err, size_t errlen)
+{
+    const char *dot = strrchr(path, '.'), *slash = strrchr(path, '/');
+    char *name = NULL,
+         *folder = slash ? strndup(path, (size_t)(slash - path) + (slash == path)) : strdup(".");
+    const char *base = slash ? slash + 1 : path;
+    size_t n = dot && dot > base ? (size_t)(dot - base) : strlen(base);
+    int rc = -1;
+    if (!folder || asprintf(&name, "%.*s.special.json", (int)n, base) < 0) {
+        name = NULL;
+        (void)err_set(err, errlen, "%s: out of memory", path);
+    } else {
+        rc = read_json(&f->special, folder, name, err, errlen);
+    }
+    free(name);
+    free(folder);
+    if (rc < 0 || !f->special)
+        return rc;
+    json_t *tokens = json_object_get(f->special, "special_tokens"),
+           *prefix = json_object_get(f->special, "prefix");
+    json_t *value;
+    const char *key;
+    size_t i;
+    f->hints.pattern = json_string_value(json_object_get(f->special, "pattern"));
+    free(f->added);
+    f->hints.n_added = 0;
+    f->hints.added = f->added = calloc(json_object_size(tokens) + 1, sizeof *f->added);
+    f->prefix = calloc(json_array_size(prefix) + 1, sizeof *f->prefix);
+    f->hints.prefix = f->prefix;
+    if (!f->added || !f->prefix)
+        return err_set(err, errlen, "%s: out of memory", path);
+    json_object_foreach(tokens, key, value)
+    {
+        json_int_t id = json_is_integer(value) ? json_integer_value(value) : -1;
+        if (id < 0 || id >= INT32_MAX)
+            return err_set(err, errlen, "%s: the special token '%.40s' has no id", path, key);
+        f->added[f->hints.n_added++] = (struct vocab_added){
+            .id = (int32_t)id, .token = {.text = key, .len = strlen(key), .type = TOKEN_CONTROL}};
+    }
+    json_array_foreach(prefix, i, value)
+    {
+        if (!json_is_string(value))
+            return err_set(err, errlen, "%s: the prefix is no list of texts", path);
+        f->prefix[f->hints.n_prefix++] = json_string_value(value);
+    }
+    return 0;
+}
+
 void vocab_files_close(struct vocab_files *f)
 {
     json_decref(f->config);
     json_decref(f->generation_config);
     json_decref(f->tokenizer_config);
     json_decref(f->special_tokens_map);
+    json_decref(f->special);
+    free(f->prefix);
     free(f->ends);
     free(f->added);
     *f = (struct vocab_files){0};
