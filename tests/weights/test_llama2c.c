@@ -203,10 +203,10 @@ static void header_is_bad(int version, size_t at, int32_t v, const char *expecte
 
 START_TEST(bad_headers)
 {
-    static const int32_t values[] = {INT32_MIN, -1, 0, 3, 1 << 25, INT32_MAX};
+    static const int32_t values[] = {INT32_MIN, -1, 0, 7, 1 << 25, INT32_MAX};
     for (size_t i = 0; i < 7; i++) {
         for (size_t k = 0; k < sizeof values / sizeof *values; k++) {
-            if (i < 6 || values[k] != 3) /* versions 1 and 2 have no tables whose size is seq_len's */
+            if (i < 6 || values[k] != 7) /* versions 1 and 2 have no tables whose size is seq_len's */
                 header_is_bad(1, 8 + 4 * i, values[k], "");
             header_is_bad(0, 4 * i, values[k], "");
         }
