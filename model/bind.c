@@ -1,7 +1,5 @@
-/* Names of tensors → roles: GGUF's naming scheme, as one table. */
+/* Names of tensors → roles → places and shapes. */
 #include "model/bind.h"
-#include "model/arch.h"
-#include "model/layers.h"
 
 #include "quant/err.h"
 
@@ -11,178 +9,351 @@
 #include <string.h>
 
 /* Sizes that the hyper-parameters imply. */
-enum width { WIDTH_DIM, WIDTH_Q, WIDTH_KV, WIDTH_FFN, WIDTH_VOCAB, WIDTH_ROPE_PAIRS };
+enum width {
+    WIDTH_DIM,
+    WIDTH_Q,
+    WIDTH_KV,
+    WIDTH_HEAD,
+    WIDTH_FFN,
+    WIDTH_VOCAB,
+    WIDTH_ROPE_PAIRS,
+    WIDTH_EXPERTS,
+    WIDTH_EXPERT_FFN,
+    WIDTH_PREFIX,
+};
 
 static int64_t width_of(const struct config *c, enum width w)
 {
+    const int64_t kv = (int64_t)c->n_kv_heads * c->head_dim;
     const int64_t widths[] = {
         [WIDTH_DIM] = c->dim,
         [WIDTH_Q] = (int64_t)c->n_heads * c->head_dim,
-        [WIDTH_KV] = (int64_t)c->n_kv_heads * c->head_dim,
+        [WIDTH_KV] = kv,
+        [WIDTH_HEAD] = c->head_dim,
         [WIDTH_FFN] = c->ffn_dim,
         [WIDTH_VOCAB] = c->vocab_size,
         [WIDTH_ROPE_PAIRS] = c->rotary_dim / 2,
+        [WIDTH_EXPERTS] = c->n_experts,
+        [WIDTH_EXPERT_FFN] = c->expert_ffn_dim,
+        [WIDTH_PREFIX] = (int64_t)c->n_virtual * 2 * c->n_layers * kv,
     };
     return widths[w];
 }
 
-struct role {
-    const char *name; /* of a layer's tensor: what follows "blk.N." */
+enum role_kind { VECTOR, NORM, MATRIX, EXPERTS };
+
+struct role_info {
     enum tensor_group group;
-    bool in_layer, is_matrix;
+    enum role_kind kind; /* NORM: a vector that some files store less 1 */
+    bool in_layer;
     enum width cols, rows; /* a vector has cols only */
     size_t at;             /* in struct layer or struct model */
 };
 
-#define MODEL(field) .at = offsetof(struct model, field)
-#define LAYER(field) .in_layer = true, .at = offsetof(struct layer, field)
-#define MATRIX(r, c) .is_matrix = true, .rows = WIDTH_##r, .cols = WIDTH_##c
-#define VECTOR(c)    .cols = WIDTH_##c
+#define MODEL(field) false, .at = offsetof(struct model, field)
+#define LAYER(field) true, .at = offsetof(struct layer, field)
+#define SIZE(r, c)   .rows = WIDTH_##r, .cols = WIDTH_##c
+#define LENGTH(c)    .cols = WIDTH_##c
 
-static const struct role roles[] = {
-    {"token_embd.weight", TENSORS_CORE, MATRIX(VOCAB, DIM), MODEL(token_embd)},
-    {"output_norm.weight", TENSORS_CORE, VECTOR(DIM), MODEL(output_norm)},
-    {"output.weight", TENSORS_OUTPUT, MATRIX(VOCAB, DIM), MODEL(own_output)},
-    {"rope_freqs.weight", TENSORS_ROPE_FREQS, VECTOR(ROPE_PAIRS), MODEL(rope_freqs)},
-    {"attn_norm.weight", TENSORS_CORE, VECTOR(DIM), LAYER(attn_norm)},
-    {"attn_q.weight", TENSORS_CORE, MATRIX(Q, DIM), LAYER(attn_q)},
-    {"attn_k.weight", TENSORS_CORE, MATRIX(KV, DIM), LAYER(attn_k)},
-    {"attn_v.weight", TENSORS_CORE, MATRIX(KV, DIM), LAYER(attn_v)},
-    {"attn_q.bias", TENSORS_QKV_BIAS, VECTOR(Q), LAYER(attn_q_bias)},
-    {"attn_k.bias", TENSORS_QKV_BIAS, VECTOR(KV), LAYER(attn_k_bias)},
-    {"attn_v.bias", TENSORS_QKV_BIAS, VECTOR(KV), LAYER(attn_v_bias)},
-    {"attn_output.weight", TENSORS_CORE, MATRIX(DIM, Q), LAYER(attn_output)},
-    {"attn_output.bias", TENSORS_OUTPUT_BIAS, VECTOR(DIM), LAYER(attn_output_bias)},
-    {"ffn_norm.weight", TENSORS_CORE, VECTOR(DIM), LAYER(ffn_norm)},
-    {"ffn_gate.weight", TENSORS_CORE, MATRIX(FFN, DIM), LAYER(ffn_gate)},
-    {"ffn_up.weight", TENSORS_CORE, MATRIX(FFN, DIM), LAYER(ffn_up)},
-    {"ffn_down.weight", TENSORS_CORE, MATRIX(DIM, FFN), LAYER(ffn_down)},
-    {"ffn_gate.bias", TENSORS_FFN_BIAS, VECTOR(FFN), LAYER(ffn_gate_bias)},
-    {"ffn_up.bias", TENSORS_FFN_BIAS, VECTOR(FFN), LAYER(ffn_up_bias)},
-    {"ffn_down.bias", TENSORS_FFN_BIAS, VECTOR(DIM), LAYER(ffn_down_bias)},
+static const struct role_info roles[N_ROLES] = {
+    [ROLE_TOKEN_EMBD] = {TENSORS_CORE, MATRIX, MODEL(token_embd), SIZE(VOCAB, DIM)},
+    [ROLE_OUTPUT_NORM] = {TENSORS_CORE, NORM, MODEL(output_norm), LENGTH(DIM)},
+    [ROLE_OUTPUT_NORM_BIAS] = {TENSORS_NORM_BIAS, VECTOR, MODEL(output_norm_bias), LENGTH(DIM)},
+    [ROLE_OUTPUT] = {TENSORS_OUTPUT, MATRIX, MODEL(own_output), SIZE(VOCAB, DIM)},
+    [ROLE_ROPE_FREQS] = {TENSORS_ROPE_FREQS, VECTOR, MODEL(rope_freqs), LENGTH(ROPE_PAIRS)},
+    [ROLE_ROPE_LONG] = {TENSORS_ROPE_FACTORS, VECTOR, MODEL(rope_long), LENGTH(ROPE_PAIRS)},
+    [ROLE_ROPE_SHORT] = {TENSORS_ROPE_FACTORS, VECTOR, MODEL(rope_short), LENGTH(ROPE_PAIRS)},
+    [ROLE_PREFIX] = {TENSORS_PREFIX, VECTOR, MODEL(prefix), LENGTH(PREFIX)},
+    [ROLE_ATTN_NORM] = {TENSORS_CORE, NORM, LAYER(attn_norm), LENGTH(DIM)},
+    [ROLE_ATTN_NORM_BIAS] = {TENSORS_NORM_BIAS, VECTOR, LAYER(attn_norm_bias), LENGTH(DIM)},
+    [ROLE_ATTN_Q] = {TENSORS_CORE, MATRIX, LAYER(attn_q), SIZE(Q, DIM)},
+    [ROLE_ATTN_K] = {TENSORS_CORE, MATRIX, LAYER(attn_k), SIZE(KV, DIM)},
+    [ROLE_ATTN_V] = {TENSORS_CORE, MATRIX, LAYER(attn_v), SIZE(KV, DIM)},
+    [ROLE_ATTN_OUTPUT] = {TENSORS_CORE, MATRIX, LAYER(attn_output), SIZE(DIM, Q)},
+    [ROLE_ATTN_Q_BIAS] = {TENSORS_QKV_BIAS, VECTOR, LAYER(attn_q.bias), LENGTH(Q)},
+    [ROLE_ATTN_K_BIAS] = {TENSORS_QKV_BIAS, VECTOR, LAYER(attn_k.bias), LENGTH(KV)},
+    [ROLE_ATTN_V_BIAS] = {TENSORS_QKV_BIAS, VECTOR, LAYER(attn_v.bias), LENGTH(KV)},
+    [ROLE_ATTN_OUTPUT_BIAS] = {TENSORS_OUTPUT_BIAS, VECTOR, LAYER(attn_output.bias), LENGTH(DIM)},
+    [ROLE_ATTN_Q_NORM] = {TENSORS_QK_NORM, NORM, LAYER(attn_q_norm), LENGTH(HEAD)},
+    [ROLE_ATTN_K_NORM] = {TENSORS_QK_NORM, NORM, LAYER(attn_k_norm), LENGTH(HEAD)},
+    [ROLE_POST_ATTN_NORM] = {TENSORS_POST_NORM, NORM, LAYER(post_attn_norm), LENGTH(DIM)},
+    [ROLE_FFN_NORM] = {TENSORS_CORE, NORM, LAYER(ffn_norm), LENGTH(DIM)},
+    [ROLE_FFN_NORM_BIAS] = {TENSORS_NORM_BIAS, VECTOR, LAYER(ffn_norm_bias), LENGTH(DIM)},
+    [ROLE_FFN_GATE] = {TENSORS_GATE, MATRIX, LAYER(ffn_gate), SIZE(FFN, DIM)},
+    [ROLE_FFN_UP] = {TENSORS_FFN, MATRIX, LAYER(ffn_up), SIZE(FFN, DIM)},
+    [ROLE_FFN_DOWN] = {TENSORS_FFN, MATRIX, LAYER(ffn_down), SIZE(DIM, FFN)},
+    [ROLE_FFN_GATE_BIAS] = {TENSORS_GATE_BIAS, VECTOR, LAYER(ffn_gate.bias), LENGTH(FFN)},
+    [ROLE_FFN_UP_BIAS] = {TENSORS_FFN_BIAS, VECTOR, LAYER(ffn_up.bias), LENGTH(FFN)},
+    [ROLE_FFN_DOWN_BIAS] = {TENSORS_FFN_BIAS, VECTOR, LAYER(ffn_down.bias), LENGTH(DIM)},
+    [ROLE_POST_FFN_NORM] = {TENSORS_POST_NORM, NORM, LAYER(post_ffn_norm), LENGTH(DIM)},
+    [ROLE_ROUTER] = {TENSORS_EXPERTS, MATRIX, LAYER(router), SIZE(EXPERTS, DIM)},
+    [ROLE_GATE_EXPS] = {TENSORS_EXPERTS, EXPERTS, LAYER(gate_exps), SIZE(EXPERT_FFN, DIM)},
+    [ROLE_UP_EXPS] = {TENSORS_EXPERTS, EXPERTS, LAYER(up_exps), SIZE(EXPERT_FFN, DIM)},
+    [ROLE_DOWN_EXPS] = {TENSORS_EXPERTS, EXPERTS, LAYER(down_exps), SIZE(DIM, EXPERT_FFN)},
 };
 
-enum { N_ROLES = sizeof roles / sizeof *roles };
-
-/* "blk.12.attn_q.weight" → role and layer 12; "output.weight" → role and −1. NULL: no such name. */
-static const struct role *role_of(const char *name, int n_layers, int *layer)
+bool role_is_matrix(enum role role)
 {
-    *layer = -1;
-    const char *rest = name;
-    if (strncmp(name, "blk.", 4) == 0) {
-        int64_t l = 0;
-        const char *p = name + 4;
-        if (*p < '0' || *p > '9' || (*p == '0' && p[1] != '.'))
-            return NULL;
-        for (; *p >= '0' && *p <= '9' && l < n_layers; p++)
-            l = 10 * l + (*p - '0');
-        if (*p != '.' || l >= n_layers)
-            return NULL;
-        *layer = (int)l;
-        rest = p + 1;
-    }
-    for (size_t i = 0; i < N_ROLES; i++)
-        if (roles[i].in_layer == (*layer >= 0) && strcmp(roles[i].name, rest) == 0)
-            return &roles[i];
-    return NULL;
+    return roles[role].kind >= MATRIX;
 }
 
-static int check_shape(const struct role *role, const struct tensor *t, const struct weights *w,
-                       const struct config *c, char *err, size_t errlen)
+void *binding_place(struct model *m, const struct binding *b)
 {
-    int64_t cols = width_of(c, role->cols), rows = role->is_matrix ? width_of(c, role->rows) : 1;
-    if (t->dims[0] != cols || t->dims[1] != rows || t->dims[2] != 1 || t->dims[3] != 1) {
-        char has[128];
+    const struct role_info *r = &roles[b->role];
+    char *place = (r->in_layer ? (char *)&m->layers[b->layer] : (char *)m) + r->at;
+    if (r->kind != EXPERTS)
+        return place;
+    struct matrix *all;
+    memcpy(&all, place, sizeof all);
+    return &all[b->expert];
+}
+
+/* ---- Binding ------------------------------------------------------------------------------------ */
+
+struct binder {
+    const struct weights *w;
+    const struct config *c;
+    const struct naming *naming;
+    enum qtype quantise;
+    struct binding *out;
+    size_t n, cap;
+    int *bound; /* (n_layers + 1, N_ROLES): how many tensors fill the role; the model's own come first */
+    char *err;
+    size_t errlen;
+};
+
+#define FAULT(b, ...) err_set((b)->err, (b)->errlen, __VA_ARGS__)
+
+static int *bound_at(const struct binder *b, enum role role, int layer)
+{
+    return &b->bound[(size_t)(roles[role].in_layer ? layer + 1 : 0) * N_ROLES + (size_t)role];
+}
+
+static int shape_fault(const struct binder *b, const struct tensor *t, const int64_t *wants, int n)
+{
+    char text[2][128];
+    const int64_t *dims[] = {t->dims, wants};
+    const int count[] = {t->n_dims, n};
+    for (int k = 0; k < 2; k++) {
         size_t at = 0;
-        for (int i = 0; i < t->n_dims; i++)
-            at += (size_t)snprintf(has + at, sizeof has - at, "%s%" PRId64, i ? ", " : "", t->dims[i]);
-        char wants[64];
-        (void)snprintf(wants, sizeof wants, role->is_matrix ? "%" PRId64 ", %" PRId64 : "%" PRId64, cols,
-                       rows);
-        return err_set(err, errlen, "%s: tensor '%s' has shape [%s], the hyper-parameters imply [%s]",
-                       weights_path(w), t->name, has, wants);
+        for (int i = 0; i < count[k]; i++)
+            at +=
+                (size_t)snprintf(text[k] + at, sizeof text[k] - at, "%s%" PRId64, i ? ", " : "", dims[k][i]);
     }
-    if (t->type >= QTYPE_N_MATRIX)
-        return err_set(err, errlen, "%s: tensor '%s' has type %s, which no weight can have", weights_path(w),
-                       t->name, qtypes[t->type].name);
+    return FAULT(b, "%s: tensor '%s' has shape [%s], the hyper-parameters imply [%s]", weights_path(b->w),
+                 t->name, text[0], text[1]);
+}
+
+static int not_a_part(const struct binder *b, const struct tensor *t)
+{
+    return FAULT(b, "%s: tensor '%s' is no part of architecture '%s' with %d layers", weights_path(b->w),
+                 t->name, b->c->arch->name, b->c->n_layers);
+}
+
+static struct binding *add(struct binder *b)
+{
+    if (b->n == b->cap) {
+        size_t cap = b->cap ? 2 * b->cap : 256;
+        struct binding *grown = realloc(b->out, cap * sizeof *grown);
+        if (!grown) {
+            (void)FAULT(b, "%s: out of memory", weights_path(b->w));
+            return NULL;
+        }
+        b->out = grown;
+        b->cap = cap;
+    }
+    b->out[b->n] = (struct binding){.layer = -1, .expert = -1};
+    return &b->out[b->n];
+}
+
+/* One role's part of a tensor: `rows` of its `total`, from row `first` on. */
+static int bind_part(struct binder *b, const struct tensor *t, const struct name *name, int index, int layer,
+                     int expert, int64_t first, int64_t total)
+{
+    const enum role role = name->role[index];
+    const struct role_info *r = &roles[role];
+    const struct config *c = b->c;
+    bool vector = r->kind < MATRIX;
+    struct binding *o = add(b);
+    if (!o)
+        return -1;
+    int64_t rows = width_of(c, vector ? r->cols : r->rows);
+    o->role = role;
+    o->layer = layer;
+    o->expert = expert;
+    o->source = (struct source){.tensor = t,
+                                .rows = vector ? 1 : rows,
+                                .cols = width_of(c, r->cols),
+                                .first = first,
+                                .run = rows,
+                                .stride = rows};
+    if (name->fusing == FUSED_BY_HEAD) {
+        o->source.run = c->head_dim;
+        o->source.stride = (int64_t)NAME_ROLES * c->head_dim;
+        o->source.first = (int64_t)index * c->head_dim;
+    }
+    bool is_qk =
+        role == ROLE_ATTN_Q || role == ROLE_ATTN_K || role == ROLE_ATTN_Q_BIAS || role == ROLE_ATTN_K_BIAS;
+    if (is_qk && c->arch->hf_halves && b->naming == c->arch->hf_names) {
+        o->source.head_len = c->head_dim;
+        o->source.pair_len = c->rotary_dim;
+    }
+    if (r->kind == NORM && c->arch->hf_norm_minus_1 && b->naming == c->arch->hf_names)
+        o->source.plus = 1;
+    (*bound_at(b, role, layer))++;
+    b->n++;
+    /* The router decides which experts run at all: it keeps its own precision. */
+    enum qtype quantise = role == ROLE_ROUTER ? QTYPE_F32 : b->quantise;
+    return vector ? 0 : source_open(&o->source, b->w, total, quantise, b->err, b->errlen);
+}
+
+/* Shapes of tensors that are as the file's naming has them; source_open checks those of quantised ones. */
+static int check_plain_shape(const struct binder *b, const struct tensor *t, const struct name *name,
+                             int64_t rows, int64_t n_stacked)
+{
+    const struct role_info *r = &roles[name->role[0]];
+    int64_t cols = width_of(b->c, r->cols);
+    if (r->kind < MATRIX) {
+        int64_t len = t->dims[0] * t->dims[1] * t->dims[2] * t->dims[3];
+        bool flat = t->n_dims == 1 || name->role[0] == ROLE_PREFIX || t->dims[0] == len;
+        if (len != rows || !flat)
+            return shape_fault(b, t, &rows, 1);
+    } else if (t->dims[0] != cols || t->dims[1] != rows || t->dims[2] != n_stacked || t->dims[3] != 1) {
+        return shape_fault(b, t, (int64_t[]){cols, rows, n_stacked}, n_stacked > 1 ? 3 : 2);
+    }
+    bool is_float = t->type == QTYPE_F32 || t->type == QTYPE_F16 || t->type == QTYPE_BF16;
+    if (t->type >= QTYPE_N_MATRIX || (r->kind < MATRIX && !is_float && qtypes[t->type].block_len > rows))
+        return FAULT(b, "%s: tensor '%s' has type %s, which no weight can have", weights_path(b->w), t->name,
+                     qtypes[t->type].name);
+    if (r->kind < MATRIX && !is_float)
+        return FAULT(b, "%s: tensor '%s' has type %s, which no norm or bias can have", weights_path(b->w),
+                     t->name, qtypes[t->type].name);
     return 0;
 }
 
-/* Index of a role's slot: the model's own roles first, then N_ROLES per layer (those that are not a
- * layer's stay empty). */
-static size_t slot_of(const struct role *role, int layer)
+static int bind_tensor(struct binder *b, const struct tensor *t)
 {
-    return (size_t)(layer + 1) * N_ROLES + (size_t)(role - roles);
+    const struct config *c = b->c;
+    if (source_is_companion(b->w, t))
+        return 0; /* of a tensor that is bound, or refused, itself */
+    size_t len;
+    char full[512];
+    const char *ending = source_stem(t->name, &len);
+    int written = snprintf(full, sizeof full, "%.*s%s", (int)len, t->name, ending);
+    if (written < 0 || written >= (int)sizeof full)
+        return not_a_part(b, t);
+    int layer, expert;
+    const struct name *name = naming_find(b->naming, full, (size_t)written, &layer, &expert);
+    if (!name || layer >= c->n_layers || expert >= (c->n_experts ? c->n_experts : 1))
+        return not_a_part(b, t);
+    if (name->role[0] == ROLE_IGNORED || (name->role[0] == ROLE_OUTPUT && c->tied_embeddings))
+        return 0;
+
+    int64_t total = 0;
+    int n_roles = 0;
+    for (; n_roles < NAME_ROLES && name->role[n_roles]; n_roles++) {
+        const struct role_info *r = &roles[name->role[n_roles]];
+        if (arch_presence(c, r->group) == TENSOR_REFUSED)
+            return not_a_part(b, t);
+        total += width_of(c, r->kind < MATRIX ? r->cols : r->rows);
+    }
+    bool stacked = roles[name->role[0]].kind == EXPERTS && expert < 0;
+    bool quantised = ending[0] || t->type == QTYPE_I8;
+    if (stacked && quantised)
+        return FAULT(b, "%s: tensor '%s': stacked experts cannot be of this kind", weights_path(b->w),
+                     t->name);
+    if (!quantised && check_plain_shape(b, t, name, total, stacked ? c->n_experts : 1))
+        return -1;
+
+    if (stacked) {
+        for (int e = 0; e < c->n_experts; e++)
+            if (bind_part(b, t, name, 0, layer, e, e * total, total * c->n_experts))
+                return -1;
+        return 0;
+    }
+    int64_t first = 0;
+    for (int i = 0; i < n_roles; i++) {
+        const struct role_info *r = &roles[name->role[i]];
+        if (bind_part(b, t, name, i, layer, expert, first, total))
+            return -1;
+        first += width_of(c, r->kind < MATRIX ? r->cols : r->rows);
+    }
+    return 0;
+}
+
+/* ---- Completeness ------------------------------------------------------------------------------- */
+
+static const char *role_name(const struct binder *b, enum role role, int layer, char name[NAME_MAX_BYTES])
+{
+    /* A naming without a name of its own for a role has it fused: GGUF's name says which it is. */
+    if (!naming_write(name, b->naming, role, layer, 0))
+        (void)naming_write(name, &gguf_names, role, layer, 0);
+    return name;
+}
+
+static int check_role(const struct binder *b, enum role role, int layer, const bool *seen)
+{
+    const struct role_info *r = &roles[role];
+    int wanted = r->kind == EXPERTS ? b->c->n_experts : 1, got = *bound_at(b, role, layer);
+    char name[NAME_MAX_BYTES];
+    enum presence presence = arch_presence(b->c, r->group);
+    if (got == wanted || (presence == TENSOR_REFUSED && got == 0))
+        return 0;
+    if (got > wanted)
+        return FAULT(b, "%s: two tensors are '%s'", weights_path(b->w), role_name(b, role, layer, name));
+    if (presence == TENSOR_REQUIRED)
+        return FAULT(b, "%s: no tensor '%s', which architecture '%s' with %d layers needs",
+                     weights_path(b->w), role_name(b, role, layer, name), b->c->arch->name, b->c->n_layers);
+    if (!seen[r->group])
+        return 0;
+    return FAULT(b, "%s: no tensor '%s', although there are others that belong to it", weights_path(b->w),
+                 role_name(b, role, layer, name));
 }
 
 /* All tensors of a group are there, in every layer, or none: one missing bias would otherwise be taken
  * for a model without. */
-static int check_complete(const struct tensor *const *slots, const struct weights *w, const struct config *c,
-                          char *err, size_t errlen)
+static int check_complete(const struct binder *b)
 {
-    const struct tensor *seen[N_TENSOR_GROUPS] = {NULL};
-    for (int layer = -1; layer < c->n_layers; layer++)
-        for (size_t i = 0; i < N_ROLES; i++) {
-            const struct tensor *t = slots[slot_of(&roles[i], layer)];
-            if (t)
-                seen[roles[i].group] = t;
-        }
-    for (int layer = -1; layer < c->n_layers; layer++)
-        for (size_t i = 0; i < N_ROLES; i++) {
-            const struct role *role = &roles[i];
-            if (role->in_layer != (layer >= 0) || slots[slot_of(role, layer)])
-                continue;
-            bool required = c->arch->tensors[role->group] == TENSOR_REQUIRED;
-            if (!required && !seen[role->group])
-                continue;
-            char name[64];
-            if (role->in_layer)
-                (void)snprintf(name, sizeof name, "blk.%d.%s", layer, role->name);
-            else
-                (void)snprintf(name, sizeof name, "%s", role->name);
-            if (required)
-                return err_set(err, errlen,
-                               "%s: no tensor '%s', which architecture '%s' with %d layers needs",
-                               weights_path(w), name, c->arch->name, c->n_layers);
-            return err_set(err, errlen, "%s: no tensor '%s', although there is '%s'", weights_path(w), name,
-                           seen[role->group]->name);
-        }
+    bool seen[N_TENSOR_GROUPS] = {false};
+    for (size_t i = 0; i < b->n; i++)
+        seen[roles[b->out[i].role].group] = true;
+    for (int layer = -1; layer < b->c->n_layers; layer++)
+        for (int role = ROLE_TOKEN_EMBD; role < N_ROLES; role++)
+            if (roles[role].in_layer == (layer >= 0) && check_role(b, (enum role)role, layer, seen))
+                return -1;
     return 0;
 }
 
-int bind_tensors(struct binding **out, size_t *n, const struct weights *w, const struct config *c, char *err,
-                 size_t errlen)
+void bindings_free(struct binding *b, size_t n)
 {
-    *out = NULL;
-    *n = weights_n_tensors(w);
-    struct binding *b = calloc(*n ? *n : 1, sizeof *b);
-    const struct tensor **slots = calloc(((size_t)c->n_layers + 1) * N_ROLES, sizeof *slots);
-    if (!b || !slots) {
-        (void)err_set(err, errlen, "%s: out of memory", weights_path(w));
-        goto failed;
-    }
-    for (size_t i = 0; i < *n; i++) {
-        const struct tensor *t = weights_tensor(w, i);
-        int layer;
-        const struct role *role = role_of(t->name, c->n_layers, &layer);
-        if (!role || c->arch->tensors[role->group] == TENSOR_REFUSED) {
-            (void)err_set(err, errlen, "%s: tensor '%s' is no part of architecture '%s' with %d layers",
-                          weights_path(w), t->name, c->arch->name, c->n_layers);
-            goto failed;
-        }
-        if (check_shape(role, t, w, c, err, errlen))
-            goto failed;
-        slots[slot_of(role, layer)] = t;
-        b[i] = (struct binding){t, layer, role->at, role->is_matrix};
-    }
-    if (check_complete(slots, w, c, err, errlen))
-        goto failed;
-    free(slots);
-    *out = b;
-    return 0;
-
-failed:
-    free(slots);
+    for (size_t i = 0; b && i < n; i++)
+        source_close(&b[i].source);
     free(b);
-    return -1;
+}
+
+int bind_tensors(struct binding **out, size_t *n, const struct weights *w, const struct config *c,
+                 enum qtype quantise, char *err, size_t errlen)
+{
+    struct binder b = {.w = w,
+                       .c = c,
+                       .naming = naming_of(c, w),
+                       .quantise = quantise,
+                       .bound = calloc(((size_t)c->n_layers + 1) * N_ROLES, sizeof *b.bound),
+                       .err = err,
+                       .errlen = errlen};
+    *out = NULL;
+    *n = 0;
+    int rc = b.bound ? 0 : FAULT(&b, "%s: out of memory", weights_path(w));
+    for (size_t i = 0; rc == 0 && i < weights_n_tensors(w); i++)
+        rc = bind_tensor(&b, weights_tensor(w, i));
+    if (rc == 0)
+        rc = check_complete(&b);
+    free(b.bound);
+    if (rc) {
+        bindings_free(b.out, b.n);
+        return -1;
+    }
+    *out = b.out;
+    *n = b.n;
+    return 0;
 }

@@ -2,18 +2,25 @@
 #ifndef QUOLL_BIND_H
 #define QUOLL_BIND_H
 
-#include "model/model.h"
+#include "model/layers.h"
+#include "model/naming.h"
+#include "model/source.h"
 
 struct binding {
-    const struct tensor *tensor;
-    int layer; /* −1: of the model itself */
-    size_t at; /* where in struct layer (struct model): a struct packed or a float pointer */
-    bool is_matrix;
+    enum role role;
+    int layer, expert; /* −1: none */
+    struct source source;
 };
 
-/* Binds every tensor of w; *out (n of them) is malloc'ed. −1: a tensor that is no part of the
- * architecture, a missing one, a shape that the hyper-parameters do not imply, a type that is no weight. */
-int bind_tensors(struct binding **out, size_t *n, const struct weights *w, const struct config *c, char *err,
-                 size_t errlen);
+/* Binds every tensor of w; *out (n of them) is for bindings_free. quantise: what float matrices become while
+ * they are loaded, QTYPE_F32: nothing. −1: a tensor that is no part of the architecture, a missing one, a
+ * shape that the hyper-parameters do not imply, a type that is no weight. */
+int bind_tensors(struct binding **out, size_t *n, const struct weights *w, const struct config *c,
+                 enum qtype quantise, char *err, size_t errlen);
+void bindings_free(struct binding *b, size_t n);
+
+bool role_is_matrix(enum role role);
+/* The struct matrix (or, for vectors, the float pointer) that a binding fills. */
+void *binding_place(struct model *m, const struct binding *b);
 
 #endif

@@ -13,32 +13,42 @@ struct context {
     struct cache *cache;
     struct context_options opt; /* max_batch: no more than the cache holds */
     struct team *team;
-
-    /* Host memory, one element per token of a slice. */
-    struct kv_slot *slot;
-    int64_t *pos;
-    int32_t *want;  /* indices of the tokens whose logits are wanted */
     int64_t *len;   /* (n_seqs): length of each sequence with what the batch has appended so far */
     int64_t *start; /* (n_seqs): its length before the batch */
     float *logits;  /* (logits_rows, vocab_size): what callers get */
     int64_t logits_rows;
 
-    /* Backend memory: one arena, rows of up to max_batch tokens. */
+    /* Host memory for a slice of up to `capacity` tokens: max_batch, or a prefix that cannot be cut. */
+    int capacity;
+    struct kv_slot *slot, *slot_windowed; /* what tokens see in layers without (with) a window */
+    int64_t *pos;                         /* (n_sections, tokens of the slice): RoPE's positions */
+    int32_t *freq_row;                    /* (n): row of inv_freq */
+    double *inv_freq;                     /* (n, n_freqs): of RoPE whose frequencies depend on the length */
+    int64_t rope_key;                     /* of the row written last */
+    int32_t *want;                        /* indices of the tokens whose logits are wanted */
+
+    /* Backend memory: one arena, rows of up to `capacity` tokens. */
     void *arena;
     size_t arena_bytes;
-    float *x;                 /* (dim): the residual stream */
-    float *normed;            /* (dim) */
-    float *q, *k, *v, *mixed; /* q and the attention's result (n_heads · head_dim) … */
-    float *gate, *up;         /* … in the same place as (ffn_dim): never alive together */
-    float *rope;              /* (rotary_dim / 2, 2) */
-    float *last, *chunk;      /* LOGIT_ROWS of (dim) and of (vocab_size) */
+    float *x;                           /* (dim): the residual stream */
+    float *normed;                      /* (dim) */
+    float *q, *k, *v, *mixed;           /* q and the attention's result (n_heads · head_dim) … */
+    float *gate, *up;                   /* … in the same place as (ffn_dim, of experts n_used of them) */
+    float *expert_in, *expert_out;      /* (n_used, dim) */
+    float *route_logits, *route_weight; /* (n_experts), (n_used) */
+    int32_t *route_first;               /* (n_experts + 1), once */
+    int32_t *route_token, *route_row, *route_scratch; /* (n_used) */
+    float *ordered;                                   /* the input of an act-order product, in its order */
+    float *rope, *rope_windowed;                      /* (rotary_dim / 2, 2) */
+    float *last, *chunk;                              /* LOGIT_ROWS of (dim) and of (vocab_size) */
     void *linear_scratch, *attention_scratch;
     size_t attention_scratch_bytes;
 
     /* Of the slice being evaluated. */
     const int32_t *id;
     int n, n_want;
-    float *rows; /* where its logits go */
+    int prefix_at; /* forward_prefix: its first position */
+    float *rows;   /* where its logits go */
     struct {
         const char *op; /* NULL: all finite so far */
         int layer;      /* −1: none */
@@ -47,5 +57,7 @@ struct context {
 
 /* The forward pass over the slice in arg, a struct context; every thread of a team calls it. */
 void forward(struct worker *w, void *arg);
+/* Stores positions prefix_at … prefix_at + n − 1 of the P-Tuning prefix where slot says; likewise. */
+void forward_prefix(struct worker *w, void *arg);
 
 #endif

@@ -3,9 +3,14 @@
  * work out and end in barriers. */
 #include "model/arch.h"
 #include "model/context.h"
+#include "model/rope.h"
 
 #include <math.h>
-#include <string.h>
+
+static int n_sections(const struct config *c)
+{
+    return c->arch->rope_sections > 1 ? c->arch->rope_sections : 1;
+}
 
 /* --check-finite: remembers the first operator whose result (n floats) holds a NaN or an infinity. */
 static void check(struct worker *w, struct context *x, int layer, const char *op, const float *result,
@@ -30,24 +35,69 @@ static void check(struct worker *w, struct context *x, int layer, const char *op
     team_barrier(w);
 }
 
-/* dst = RMSNorm(src), n rows */
+/* dst = norm(src), n rows; dst may be src */
 static void norm(struct worker *w, struct context *x, float *dst, const float *src, const float *weight,
-                 int n)
+                 const float *bias, int n)
 {
     const struct config *c = &x->model->config;
-    x->model->ops->norm(
-        w, &(struct norm_args){
-               .dst = dst, .src = src, .weight = weight, .n_rows = n, .dim = c->dim, .eps = c->norm_eps});
+    x->model->ops->norm(w,
+                        &(struct norm_args){dst, src, weight, bias, n, c->dim, c->norm_eps, c->arch->norm});
 }
 
-/* One input, up to three matrices. */
-static void linear(struct worker *w, struct context *x, const float *in, int n, int n_parts,
-                   const struct linear_part part[])
+/* A matrix, where its product goes, and whether it is added there. */
+struct product {
+    const struct matrix *matrix;
+    float *out;
+    bool add;
+};
+
+/* One input (n rows of the matrices' width), up to three products. Matrices whose input is ordered
+ * (act-order) share it while their order is the same. */
+static void linear(struct worker *w, struct context *x, const float *in, int n, int n_products,
+                   const struct product product[])
 {
-    struct linear_args a = {
-        .x = in, .n_tokens = n, .n_parts = n_parts, .compute = x->opt.compute, .scratch = x->linear_scratch};
-    memcpy(a.part, part, (size_t)n_parts * sizeof *part);
-    x->model->ops->linear(w, &a);
+    const struct ops *ops = x->model->ops;
+    for (int at = 0; at < n_products;) {
+        const struct matrix *first = product[at].matrix;
+        struct linear_args a = {
+            .x = in, .n_tokens = n, .compute = x->opt.compute, .scratch = x->linear_scratch};
+        if (first->order) {
+            ops->permute(w, x->ordered, in, n, (int)first->packed.cols, first->order);
+            a.x = x->ordered;
+        }
+        for (; at < n_products && product[at].matrix->order == first->order; at++) {
+            const struct product *p = &product[at];
+            a.part[a.n_parts++] = (struct linear_part){&p->matrix->packed, p->matrix->bias, p->out, p->add};
+        }
+        ops->linear(w, &a);
+    }
+}
+
+/* The last product of attention and feed-forward: added to the residual stream, with a norm of its own
+ * (post_norm) before that where the architecture has one. `normed` is what the branch began with. */
+static void add_branch(struct worker *w, struct context *x, const float *in, const struct matrix *matrix,
+                       const float *post_norm)
+{
+    const struct model *m = x->model;
+    const int64_t len = (int64_t)x->n * m->config.dim;
+    if (m->config.arch->normed_residual)
+        m->ops->scale(w, x->x, x->normed, len, m->config.residual_scale);
+    if (!post_norm) {
+        linear(w, x, in, x->n, 1, (struct product[]){{matrix, x->x, true}});
+        return;
+    }
+    linear(w, x, in, x->n, 1, (struct product[]){{matrix, x->normed, false}});
+    norm(w, x, x->normed, x->normed, post_norm, NULL, x->n);
+    m->ops->add(w, x->x, x->normed, len);
+}
+
+/* Norms of each head (Henry et al. 2020, arXiv:2010.04245), in place. */
+static void norm_heads(struct worker *w, struct context *x, float *heads, const float *weight, int n_heads)
+{
+    const struct config *c = &x->model->config;
+    if (weight)
+        x->model->ops->norm(w, &(struct norm_args){heads, heads, weight, NULL, x->n * n_heads, c->head_dim,
+                                                   c->norm_eps, NORM_RMS});
 }
 
 static void attention(struct worker *w, struct context *x, int l)
@@ -55,16 +105,19 @@ static void attention(struct worker *w, struct context *x, int l)
     const struct model *m = x->model;
     const struct config *c = &m->config;
     const struct layer *y = &m->layers[l];
+    const bool windowed = c->windowed[l];
+    const struct kv_slot *slot = windowed ? x->slot_windowed : x->slot;
     const int64_t q_len = (int64_t)x->n * c->n_heads * c->head_dim;
     const int64_t kv_len = (int64_t)x->n * c->n_kv_heads * c->head_dim;
 
-    norm(w, x, x->normed, x->x, y->attn_norm, x->n);
+    norm(w, x, x->normed, x->x, y->attn_norm, y->attn_norm_bias, x->n);
     check(w, x, l, "attention norm", x->normed, (int64_t)x->n * c->dim);
 
-    linear(w, x, x->normed, x->n, 3,
-           (struct linear_part[]){{&y->attn_q, y->attn_q_bias, x->q, false},
-                                  {&y->attn_k, y->attn_k_bias, x->k, false},
-                                  {&y->attn_v, y->attn_v_bias, x->v, false}});
+    linear(
+        w, x, x->normed, x->n, 3,
+        (struct product[]){{&y->attn_q, x->q, false}, {&y->attn_k, x->k, false}, {&y->attn_v, x->v, false}});
+    norm_heads(w, x, x->q, y->attn_q_norm, c->n_heads);
+    norm_heads(w, x, x->k, y->attn_k_norm, c->n_kv_heads);
     check(w, x, l, "query", x->q, q_len);
     check(w, x, l, "key", x->k, kv_len);
     check(w, x, l, "value", x->v, kv_len);
@@ -75,10 +128,10 @@ static void attention(struct worker *w, struct context *x, int l)
                                                     .n_tokens = x->n,
                                                     .n_heads = c->n_heads,
                                                     .rotary_dim = c->rotary_dim,
-                                                    .n_sections = 1,
-                                                    .pairing = c->rope_pairing,
-                                                    .table = x->rope,
-                                                    .slot = x->slot,
+                                                    .n_sections = n_sections(c),
+                                                    .pairing = c->arch->rope_pairing,
+                                                    .table = windowed ? x->rope_windowed : x->rope,
+                                                    .slot = slot,
                                                     .kv = cache_layout(x->cache),
                                                     .k_pages = cache_k(x->cache, l),
                                                     .v_pages = cache_v(x->cache, l)});
@@ -86,8 +139,9 @@ static void attention(struct worker *w, struct context *x, int l)
                                                   .q = x->q,
                                                   .n_tokens = x->n,
                                                   .n_heads = c->n_heads,
-                                                  .scale = (float)(1 / sqrt(c->head_dim)),
-                                                  .slot = x->slot,
+                                                  .scale = c->attention_scale,
+                                                  .softcap = c->attention_softcap,
+                                                  .slot = slot,
                                                   .kv = cache_layout(x->cache),
                                                   .k_pages = cache_k(x->cache, l),
                                                   .v_pages = cache_v(x->cache, l),
@@ -95,9 +149,67 @@ static void attention(struct worker *w, struct context *x, int l)
                                                   .scratch_bytes = x->attention_scratch_bytes});
     check(w, x, l, "attention", x->mixed, q_len);
 
-    linear(w, x, x->mixed, x->n, 1,
-           (struct linear_part[]){{&y->attn_output, y->attn_output_bias, x->x, true}});
+    add_branch(w, x, x->mixed, &y->attn_output, y->post_attn_norm);
     check(w, x, l, "attention output", x->x, (int64_t)x->n * c->dim);
+}
+
+/* act(gate x) · up x, or act(up x) where there is no gate (the result is in x->gate); n rows of `in`. */
+static void gated(struct worker *w, struct context *x, int l, const float *in, int64_t row, int n,
+                  const struct matrix *gate, const struct matrix *up)
+{
+    const struct ops *ops = x->model->ops;
+    const int64_t width = up->packed.rows;
+    float *g = x->gate + row * width, *u = x->up + row * width;
+    bool has_gate = gate->packed.rows > 0;
+    if (has_gate)
+        linear(w, x, in, n, 2, (struct product[]){{gate, g, false}, {up, u, false}});
+    else
+        linear(w, x, in, n, 1, (struct product[]){{up, g, false}});
+    check(w, x, l, "FFN gate", g, n * width);
+    if (has_gate)
+        check(w, x, l, "FFN up", u, n * width);
+    ops->gate(w, g, g, has_gate ? u : NULL, n * width, x->model->config.act);
+    check(w, x, l, "FFN activation", g, n * width);
+}
+
+/* A mixture of experts (Shazeer et al. 2017, arXiv:1701.06538; Jiang et al. 2024, arXiv:2401.04088): the
+ * router's n_experts_used best for each token, each expert's tokens together. */
+static void mixture(struct worker *w, struct context *x, int l)
+{
+    const struct model *m = x->model;
+    const struct config *c = &m->config;
+    const struct layer *y = &m->layers[l];
+
+    linear(w, x, x->normed, x->n, 1, (struct product[]){{&y->router, x->route_logits, false}});
+    check(w, x, l, "router", x->route_logits, (int64_t)x->n * c->n_experts);
+    m->ops->route(w, &(struct route_args){.logits = x->route_logits,
+                                          .n_tokens = x->n,
+                                          .n_experts = c->n_experts,
+                                          .n_used = c->n_experts_used,
+                                          .normalise = c->normalise_experts,
+                                          .weight = x->route_weight,
+                                          .first = x->route_first,
+                                          .token = x->route_token,
+                                          .row = x->route_row,
+                                          .scratch = x->route_scratch});
+    m->ops->gather(w, x->expert_in, x->normed, x->route_token, x->n * c->n_experts_used, c->dim);
+    for (int e = 0; e < c->n_experts; e++) {
+        int64_t row = x->route_first[e];
+        int n = (int)(x->route_first[e + 1] - row);
+        if (n == 0)
+            continue;
+        gated(w, x, l, x->expert_in + row * c->dim, row, n, &y->gate_exps[e], &y->up_exps[e]);
+        linear(w, x, x->gate + row * c->expert_ffn_dim, n, 1,
+               (struct product[]){{&y->down_exps[e], x->expert_out + row * c->dim, false}});
+    }
+    m->ops->combine(w, &(struct combine_args){.dst = x->x,
+                                              .src = x->expert_out,
+                                              .weight = x->route_weight,
+                                              .row = x->route_row,
+                                              .n_tokens = x->n,
+                                              .n_used = c->n_experts_used,
+                                              .dim = c->dim,
+                                              .add = true});
 }
 
 static void feed_forward(struct worker *w, struct context *x, int l)
@@ -105,21 +217,15 @@ static void feed_forward(struct worker *w, struct context *x, int l)
     const struct model *m = x->model;
     const struct config *c = &m->config;
     const struct layer *y = &m->layers[l];
-    const int64_t ffn_len = (int64_t)x->n * c->ffn_dim;
 
-    norm(w, x, x->normed, x->x, y->ffn_norm, x->n);
+    norm(w, x, x->normed, x->x, y->ffn_norm, y->ffn_norm_bias, x->n);
     check(w, x, l, "FFN norm", x->normed, (int64_t)x->n * c->dim);
-
-    linear(w, x, x->normed, x->n, 2,
-           (struct linear_part[]){{&y->ffn_gate, y->ffn_gate_bias, x->gate, false},
-                                  {&y->ffn_up, y->ffn_up_bias, x->up, false}});
-    check(w, x, l, "FFN gate", x->gate, ffn_len);
-    check(w, x, l, "FFN up", x->up, ffn_len);
-
-    m->ops->gate(w, x->gate, x->gate, x->up, ffn_len, c->arch->act);
-    check(w, x, l, "FFN activation", x->gate, ffn_len);
-
-    linear(w, x, x->gate, x->n, 1, (struct linear_part[]){{&y->ffn_down, y->ffn_down_bias, x->x, true}});
+    if (c->n_experts) {
+        mixture(w, x, l);
+    } else {
+        gated(w, x, l, x->normed, 0, x->n, &y->ffn_gate, &y->ffn_up);
+        add_branch(w, x, x->gate, &y->ffn_down, y->post_ffn_norm);
+    }
     check(w, x, l, "FFN down", x->x, (int64_t)x->n * c->dim);
 }
 
@@ -130,16 +236,31 @@ static void output(struct worker *w, struct context *x)
     const struct config *c = &m->config;
     for (int at = 0; at < x->n_want; at += LOGIT_ROWS) {
         int n = x->n_want - at < LOGIT_ROWS ? x->n_want - at : LOGIT_ROWS;
+        const int64_t len = (int64_t)n * c->vocab_size;
         m->ops->gather(w, x->last, x->x, x->want + at, n, c->dim);
-        norm(w, x, x->normed, x->last, m->output_norm, n);
+        norm(w, x, x->normed, x->last, m->output_norm, m->output_norm_bias, n);
         check(w, x, -1, "output norm", x->normed, (int64_t)n * c->dim);
-        linear(w, x, x->normed, n, 1, (struct linear_part[]){{m->output, NULL, x->chunk, false}});
-        check(w, x, -1, "logits", x->chunk, (int64_t)n * c->vocab_size);
+        linear(w, x, x->normed, n, 1, (struct product[]){{m->output, x->chunk, false}});
+        if (c->logit_softcap > 0)
+            m->ops->softcap(w, x->chunk, len, c->logit_softcap);
+        check(w, x, -1, "logits", x->chunk, len);
         if (w->id == 0)
-            m->ops->download(x->rows + (int64_t)at * c->vocab_size, x->chunk,
-                             (size_t)n * (size_t)c->vocab_size * sizeof(float));
+            m->ops->download(x->rows + (int64_t)at * c->vocab_size, x->chunk, (size_t)len * sizeof(float));
         team_barrier(w);
     }
+}
+
+static void rope_table(struct worker *w, struct context *x, const struct rope *r, float *dst)
+{
+    bool by_length = rope_depends_on_length(r);
+    x->model->ops->rope_table(w, &(struct rope_table_args){.dst = dst,
+                                                           .pos = x->pos,
+                                                           .n_sections = n_sections(&x->model->config),
+                                                           .inv_freq = by_length ? x->inv_freq : r->inv_freq,
+                                                           .freq_row = by_length ? x->freq_row : NULL,
+                                                           .n_tokens = x->n,
+                                                           .n_freqs = r->n_freqs,
+                                                           .scale = r->attention_factor});
 }
 
 void forward(struct worker *w, void *arg)
@@ -148,18 +269,38 @@ void forward(struct worker *w, void *arg)
     const struct model *m = x->model;
     const struct config *c = &m->config;
 
-    m->ops->embed(w, x->x, &m->token_embd, x->id, x->n);
+    m->ops->embed(w, x->x, &m->token_embd.packed, x->id, x->n);
+    if (c->embedding_scale != 1)
+        m->ops->scale(w, x->x, x->x, (int64_t)x->n * c->dim, c->embedding_scale);
     check(w, x, -1, "embedding", x->x, (int64_t)x->n * c->dim);
-    m->ops->rope_table(w, &(struct rope_table_args){.dst = x->rope,
-                                                    .pos = x->pos,
-                                                    .n_sections = 1,
-                                                    .inv_freq = m->inv_freq,
-                                                    .n_tokens = x->n,
-                                                    .n_freqs = c->rotary_dim / 2,
-                                                    .scale = m->rope_attention_factor});
+    rope_table(w, x, m->rope, x->rope);
+    if (m->rope_windowed)
+        rope_table(w, x, m->rope_windowed, x->rope_windowed);
     for (int l = 0; l < c->n_layers; l++) {
         attention(w, x, l);
         feed_forward(w, x, l);
     }
     output(w, x);
+}
+
+void forward_prefix(struct worker *w, void *arg)
+{
+    struct context *x = arg;
+    const struct model *m = x->model;
+    const struct config *c = &m->config;
+    const int64_t width = (int64_t)c->n_kv_heads * c->head_dim, part = width * c->n_virtual;
+    for (int l = 0; l < c->n_layers; l++) {
+        float *keys = m->prefix + 2 * l * part + x->prefix_at * width;
+        m->ops->rope_store(w, &(struct rope_store_args){.q = x->q, /* stays as it is: nothing is rotated */
+                                                        .k = keys,
+                                                        .v = keys + part,
+                                                        .n_tokens = x->n,
+                                                        .n_heads = c->n_heads,
+                                                        .n_sections = 1,
+                                                        .pairing = ROPE_NONE,
+                                                        .slot = x->slot,
+                                                        .kv = cache_layout(x->cache),
+                                                        .k_pages = cache_k(x->cache, l),
+                                                        .v_pages = cache_v(x->cache, l)});
+    }
 }

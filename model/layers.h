@@ -4,39 +4,50 @@
 
 #include "model/model.h"
 
-/* The weights of one layer, named as in GGUF. Biases are NULL where the model has none. */
+/* A weight matrix and what belongs to its product. */
+struct matrix {
+    struct packed packed; /* no data: the model has no such matrix */
+    float *bias;          /* (rows), NULL: none */
+    const int32_t *order; /* (cols) GPTQ act-order: its input is x[order[0]], x[order[1]], …; NULL: x.
+                           * Matrices of one layer with equal orders share the pointer */
+};
+
+/* The weights of one layer, named as in GGUF. What the architecture does not have is NULL. */
 struct layer {
-    float *attn_norm;             /* (dim) */
-    struct packed attn_q;         /* (n_heads · head_dim, dim) */
-    struct packed attn_k, attn_v; /* (n_kv_heads · head_dim, dim) */
-    struct packed attn_output;    /* (dim, n_heads · head_dim) */
-    float *attn_q_bias, *attn_k_bias, *attn_v_bias, *attn_output_bias;
-    float *ffn_norm;                /* (dim) */
-    struct packed ffn_gate, ffn_up; /* (ffn_dim, dim) */
-    struct packed ffn_down;         /* (dim, ffn_dim) */
-    float *ffn_gate_bias, *ffn_up_bias, *ffn_down_bias;
+    float *attn_norm, *attn_norm_bias;  /* (dim) */
+    struct matrix attn_q;               /* (n_heads · head_dim, dim) */
+    struct matrix attn_k, attn_v;       /* (n_kv_heads · head_dim, dim) */
+    struct matrix attn_output;          /* (dim, n_heads · head_dim) */
+    float *attn_q_norm, *attn_k_norm;   /* (head_dim): of every head */
+    float *post_attn_norm;              /* (dim): of what attention adds to the residual stream */
+    float *ffn_norm, *ffn_norm_bias;    /* (dim) */
+    struct matrix ffn_gate, ffn_up;     /* (ffn_dim, dim) */
+    struct matrix ffn_down;             /* (dim, ffn_dim) */
+    float *post_ffn_norm;               /* (dim) */
+    struct matrix router;               /* (n_experts, dim) */
+    struct matrix *gate_exps, *up_exps; /* (n_experts) of (expert_ffn_dim, dim) */
+    struct matrix *down_exps;           /* (n_experts) of (dim, expert_ffn_dim) */
 };
 
 struct model {
     struct config config;
     const struct ops *ops;
-    struct packed token_embd; /* (vocab_size, dim) */
-    struct packed own_output; /* (vocab_size, dim); no data when tied */
-    const struct packed *output;
-    float *output_norm; /* (dim) */
-    float *rope_freqs;  /* (rotary_dim / 2), NULL: none */
+    struct matrix token_embd; /* (vocab_size, dim) */
+    struct matrix own_output; /* (vocab_size, dim); no data when tied */
+    const struct matrix *output;
+    float *output_norm, *output_norm_bias; /* (dim) */
+    float *rope_freqs;                     /* (rotary_dim / 2): divisors of the frequencies */
+    float *rope_long, *rope_short;         /* (rotary_dim / 2): longrope's */
+    float *prefix; /* (n_layers, 2, n_virtual, n_kv_heads · head_dim): keys, values */
     struct layer *layers;
-    void *vectors; /* what all float pointers above point into: backend memory */
+    struct matrix *experts; /* all layers' */
+    void *vectors;          /* what all float pointers above point into: backend memory */
     size_t vectors_bytes;
-    double *inv_freq; /* (rotary_dim / 2), host memory */
-    double rope_attention_factor;
+    int32_t *orders; /* what all order pointers point into: backend memory */
+    size_t orders_bytes;
+    struct rope *rope;          /* rope.h */
+    struct rope *rope_windowed; /* of windowed layers; NULL: the same */
     struct model_memory memory;
 };
-
-/* rope.c: angle of pair i at position p is p · inv_freq[i]; cos and sin are multiplied by the attention
- * factor. divisors (rotary_dim / 2): the rope_freqs tensor, NULL: none. This is the one place where
- * scalings of RoPE are made. −1: a divisor that is not a positive number. */
-int rope_frequencies(double *inv_freq, double *attention_factor, const struct config *c,
-                     const float *divisors, char *err, size_t errlen);
 
 #endif

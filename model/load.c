@@ -1,11 +1,13 @@
 /* A file becomes a model: hyper-parameters, bound tensors, packed weights. */
+#include "model/arch.h"
 #include "model/bind.h"
-#include "model/layers.h"
+#include "model/rope.h"
 
 #include "quant/err.h"
 
 #include <inttypes.h>
 #include <math.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -18,56 +20,63 @@ enum {
 
 static int apply_rope_options(struct config *c, const struct model_options *o, char *err, size_t errlen)
 {
+    struct rope_config *r = &c->rope;
     if (o->rope_freq_base != 0) {
         if (!(o->rope_freq_base >= 1 && o->rope_freq_base <= 1e15))
             return err_set(err, errlen, "RoPE base %g is outside 1 … 1e15", o->rope_freq_base);
-        c->rope_theta = o->rope_freq_base;
+        r->theta = o->rope_freq_base;
     }
     if (o->rope_scale != 0 && !(o->rope_scale > 0 && o->rope_scale <= 1e6))
         return err_set(err, errlen, "RoPE scale %g is outside 0 … 1e6", o->rope_scale);
-    int scaling = o->rope_scaling;
-    if (scaling < 0)
-        scaling = o->rope_scale != 0 ? ROPE_SCALING_LINEAR : (int)c->rope_scaling;
+    enum rope_scaling scaling = r->scaling;
+    if (o->rope_scaling >= 0)
+        scaling = (enum rope_scaling)o->rope_scaling;
+    else if (o->rope_scale != 0 && scaling == ROPE_SCALING_NONE)
+        scaling = ROPE_SCALING_LINEAR;
     if (scaling == ROPE_SCALING_NONE) {
-        c->rope_factor = 1;
-    } else if (scaling == ROPE_SCALING_LINEAR) {
+        r->factor = r->attention_factor = 1;
+    } else if (scaling != r->scaling || o->rope_scale != 0) {
+        if (o->rope_scale == 0 && r->scaling == ROPE_SCALING_NONE)
+            return err_set(err, errlen, "%s RoPE scaling needs a scale: the model has none of its own",
+                           rope_scaling_name(scaling));
         if (o->rope_scale != 0)
-            c->rope_factor = o->rope_scale;
-        else if (c->rope_scaling != ROPE_SCALING_LINEAR)
-            return err_set(err, errlen, "linear RoPE scaling needs a scale: the model has none of its own");
-    } else {
-        return err_set(err, errlen, "RoPE scaling: only none and linear are supported yet");
+            r->factor = o->rope_scale;
+        if (r->original_len == 0)
+            r->original_len = c->max_seq_len;
+        if (scaling != r->scaling || scaling == ROPE_SCALING_YARN) {
+            r->attention_factor = 1;
+            if (scaling == ROPE_SCALING_YARN) {
+                r->attention_factor = r->factor > 1 ? 0.1 * log(r->factor) + 1 : 1;
+                if (r->scaling != ROPE_SCALING_YARN) {
+                    r->beta_fast = 32;
+                    r->beta_slow = 1;
+                }
+            }
+        }
     }
-    c->rope_scaling = (enum rope_scaling)scaling;
+    r->scaling = scaling;
     return 0;
 }
 
 /* ---- Vectors ------------------------------------------------------------------------------------ */
 
-static size_t vector_bytes(const struct tensor *t)
+static size_t vector_bytes(const struct binding *b)
 {
-    size_t bytes = (size_t)t->dims[0] * sizeof(float);
+    size_t bytes = (size_t)b->source.cols * sizeof(float);
     return (bytes + VECTOR_ALIGN - 1) / VECTOR_ALIGN * VECTOR_ALIGN;
-}
-
-/* Where a binding's pointer or matrix lives. */
-static void *place_of(struct model *m, const struct binding *b)
-{
-    char *base = b->layer < 0 ? (char *)m : (char *)&m->layers[b->layer];
-    return base + b->at;
 }
 
 /* Norm weights and biases: widened to float, in one allocation of the backend. */
 static int load_vectors(struct model *m, const struct binding *b, size_t n)
 {
-    size_t longest = 0;
+    size_t longest = 1;
     for (size_t i = 0; i < n; i++)
-        if (!b[i].is_matrix) {
-            size_t bytes = vector_bytes(b[i].tensor);
+        if (!role_is_matrix(b[i].role)) {
+            size_t bytes = vector_bytes(&b[i]);
             m->vectors_bytes += bytes;
             longest = bytes > longest ? bytes : longest;
         }
-    float *wide = malloc(longest ? longest : 1);
+    float *wide = malloc(longest);
     m->vectors = m->ops->alloc(m->vectors_bytes);
     if (!wide || !m->vectors) {
         free(wide);
@@ -75,38 +84,119 @@ static int load_vectors(struct model *m, const struct binding *b, size_t n)
     }
     char *at = m->vectors;
     for (size_t i = 0; i < n; i++) {
-        if (b[i].is_matrix)
+        if (role_is_matrix(b[i].role))
             continue;
-        const struct tensor *t = b[i].tensor;
-        qtypes[t->type].to_f32(wide, t->data, t->dims[0]);
-        m->ops->upload(at, wide, (size_t)t->dims[0] * sizeof(float));
+        source_vector(&b[i].source, wide);
+        m->ops->upload(at, wide, (size_t)b[i].source.cols * sizeof(float));
         float *vector = (float *)(void *)at;
-        memcpy(place_of(m, &b[i]), &vector, sizeof vector);
-        at += vector_bytes(t);
+        memcpy(binding_place(m, &b[i]), &vector, sizeof vector);
+        at += vector_bytes(&b[i]);
     }
     free(wide);
     return 0;
 }
 
-static int load_rope(struct model *m, const char *path, char *err, size_t errlen)
+/* The file has the P-Tuning prefix as (n_virtual, n_layers, 2, width), struct model as
+ * (n_layers, 2, n_virtual, width). */
+static int order_prefix(struct model *m)
 {
-    size_t n = (size_t)m->config.rotary_dim / 2;
-    char why[256];
-    int rc = -1;
-    float *divisors = malloc(n * sizeof *divisors);
-    m->inv_freq = malloc(n * sizeof *m->inv_freq);
-    if (!divisors || !m->inv_freq) {
-        (void)err_set(err, errlen, "%s: out of memory", path);
-    } else {
-        if (m->rope_freqs)
-            m->ops->download(divisors, m->rope_freqs, n * sizeof *divisors);
-        rc = rope_frequencies(m->inv_freq, &m->rope_attention_factor, &m->config,
-                              m->rope_freqs ? divisors : NULL, why, sizeof why);
-        if (rc)
-            (void)err_set(err, errlen, "%s: %s", path, why);
+    const struct config *c = &m->config;
+    if (!m->prefix)
+        return 0;
+    size_t width = (size_t)c->n_kv_heads * (size_t)c->head_dim, n_parts = 2 * (size_t)c->n_layers;
+    size_t n = (size_t)c->n_virtual, bytes = n * n_parts * width * sizeof(float);
+    float *from = malloc(bytes), *to = malloc(bytes);
+    if (from && to) {
+        m->ops->download(from, m->prefix, bytes);
+        for (size_t i = 0; i < n; i++)
+            for (size_t p = 0; p < n_parts; p++)
+                memcpy(to + (p * n + i) * width, from + (i * n_parts + p) * width, width * sizeof *to);
+        m->ops->upload(m->prefix, to, bytes);
+    }
+    int rc = from && to ? 0 : -1;
+    free(from);
+    free(to);
+    return rc;
+}
+
+/* ---- RoPE --------------------------------------------------------------------------------------- */
+
+/* n divisors that are a tensor in the backend's memory, or a list of numbers under `key`; NULL: neither. */
+static float *divisors_of(const struct model *m, const struct weights *w, const float *tensor,
+                          const char *key, size_t n, int *failed)
+{
+    const struct meta *list = key ? weights_meta_find(w, key) : NULL;
+    if (!tensor && !list)
+        return NULL;
+    float *out = calloc(n, sizeof *out);
+    if (!out)
+        *failed = 1;
+    else if (tensor)
+        m->ops->download(out, tensor, n * sizeof *out);
+    for (size_t i = 0; out && !tensor && i < n; i++) {
+        double v;
+        if (list->n == n && meta_float(list, i, &v)) /* else 0, which is refused */
+            out[i] = (float)v;
+    }
+    return out;
+}
+
+static int load_rope(struct model *m, const struct weights *w, char *err, size_t errlen)
+{
+    const struct config *c = &m->config;
+    size_t n = (size_t)c->rotary_dim / 2;
+    int sections = c->arch->rope_sections > 1 ? c->arch->rope_sections : 1, failed = 0;
+    char why[256] = "out of memory";
+    float *divisors = divisors_of(m, w, m->rope_freqs, NULL, n, &failed);
+    float *lengthy = divisors_of(m, w, m->rope_long, "config.rope_scaling.long_factor", n, &failed);
+    float *brief = divisors_of(m, w, m->rope_short, "config.rope_scaling.short_factor", n, &failed);
+    if (!failed)
+        m->rope = rope_new(&c->rope, c->rotary_dim, sections, divisors, lengthy, brief, why, sizeof why);
+    if (m->rope && c->rope_theta_windowed != 0) {
+        struct rope_config own = {.theta = c->rope_theta_windowed, .factor = 1, .attention_factor = 1};
+        m->rope_windowed = rope_new(&own, c->rotary_dim, sections, NULL, NULL, NULL, why, sizeof why);
+        failed |= !m->rope_windowed;
     }
     free(divisors);
-    return rc;
+    free(lengthy);
+    free(brief);
+    return m->rope && !failed ? 0 : err_set(err, errlen, "%s: %s", weights_path(w), why);
+}
+
+/* ---- Orders of act-order checkpoints ------------------------------------------------------------ */
+
+static struct matrix *matrix_of(struct model *m, const struct binding *b)
+{
+    return binding_place(m, b);
+}
+
+static int load_orders(struct model *m, const struct binding *b, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        if (b[i].source.sorted)
+            m->orders_bytes += (size_t)b[i].source.cols * sizeof(int32_t);
+    if (m->orders_bytes == 0)
+        return 0;
+    m->orders = m->ops->alloc(m->orders_bytes);
+    if (!m->orders)
+        return -1;
+    int32_t *at = m->orders;
+    for (size_t i = 0; i < n; i++) {
+        const struct source *s = &b[i].source;
+        if (!s->sorted)
+            continue;
+        struct matrix *to = matrix_of(m, &b[i]);
+        for (size_t j = 0; j < i && !to->order; j++) /* q, k, v of one layer have the same, as a rule */
+            if (b[j].layer == b[i].layer && b[j].source.sorted && b[j].source.cols == s->cols &&
+                memcmp(b[j].source.sorted, s->sorted, (size_t)s->cols * sizeof *at) == 0)
+                to->order = matrix_of(m, &b[j])->order;
+        if (to->order)
+            continue;
+        m->ops->upload(at, s->sorted, (size_t)s->cols * sizeof *at);
+        to->order = at;
+        at += s->cols;
+    }
+    return 0;
 }
 
 /* ---- Matrices ----------------------------------------------------------------------------------- */
@@ -114,8 +204,9 @@ static int load_rope(struct model *m, const char *path, char *err, size_t errlen
 /* Some tiles of one matrix. */
 struct piece {
     struct packed *dst;
-    const struct tensor *src;
+    const struct source *src;
     int64_t row0, n_rows;
+    atomic_int *left; /* of the matrix: pieces that are not packed yet */
 };
 
 struct packing {
@@ -123,27 +214,30 @@ struct packing {
     const struct weights *w;
     const struct piece *piece;
     int64_t n;
+    char *buffer; /* per thread: rows that must be made, and one row of floats */
+    size_t buffer_bytes, rows_bytes;
 };
 
-static int64_t piece_rows(const struct tensor *t)
+static int64_t piece_rows(const struct source *s)
 {
-    int64_t tile_bytes = TILE_ROWS * qtype_bytes(t->type, t->dims[0]);
+    int64_t tile_bytes = TILE_ROWS * qtype_bytes(s->type, s->cols);
     int64_t tiles = PACK_BYTES / tile_bytes;
     return (tiles > 0 ? tiles : 1) * TILE_ROWS;
 }
 
-static int64_t n_pieces(const struct tensor *t)
+static int64_t n_pieces(const struct source *s)
 {
-    int64_t rows = piece_rows(t);
-    return (t->dims[1] + rows - 1) / rows;
+    int64_t rows = piece_rows(s);
+    return (s->rows + rows - 1) / rows;
 }
 
-/* The piece's bytes in its tensor. */
-static void piece_range(const struct piece *p, uint64_t *from, uint64_t *bytes)
+/* Tensors of a quantised checkpoint are read all over for every row: their pages go when the last is made. */
+static void drop_sources(const struct weights *w, const struct source *s)
 {
-    uint64_t row_bytes = (uint64_t)qtype_bytes(p->src->type, p->src->dims[0]);
-    *from = (uint64_t)p->row0 * row_bytes;
-    *bytes = (uint64_t)p->n_rows * row_bytes;
+    const struct tensor *all[] = {s->tensor, s->scales, s->zeros};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++)
+        if (all[i])
+            weights_drop(w, all[i], 0, all[i]->bytes);
 }
 
 /* Every thread takes pieces, in the file's order. The file is asked for what comes next and its pages
@@ -152,83 +246,134 @@ static void pack_pieces(struct worker *worker, void *arg)
 {
     const struct packing *k = arg;
     int64_t ahead = worker->n_threads, begin, end;
+    char *made = k->buffer + (size_t)worker->id * k->buffer_bytes;
     while (team_next(worker, k->n, 1, &begin, &end))
         for (int64_t i = begin; i < end; i++) {
             const struct piece *p = &k->piece[i];
             uint64_t from, bytes;
             if (i + ahead < k->n) {
-                piece_range(&k->piece[i + ahead], &from, &bytes);
-                weights_prefetch(k->w, k->piece[i + ahead].src, from, bytes);
+                const struct piece *next = &k->piece[i + ahead];
+                source_range(next->src, next->row0, next->n_rows, &from, &bytes);
+                weights_prefetch(k->w, next->src->tensor, from, bytes);
             }
-            piece_range(p, &from, &bytes);
-            k->ops->pack(p->dst, p->row0, p->n_rows, (const char *)p->src->data + from);
-            weights_drop(k->w, p->src, from, bytes);
+            const void *rows = source_direct(p->src, p->row0, p->n_rows);
+            if (!rows) {
+                source_rows(p->src, p->row0, p->n_rows, made, (float *)(void *)(made + k->rows_bytes));
+                rows = made;
+            }
+            k->ops->pack(p->dst, p->row0, p->n_rows, rows);
+            source_range(p->src, p->row0, p->n_rows, &from, &bytes);
+            weights_drop(k->w, p->src->tensor, from, bytes);
+            if (atomic_fetch_sub(p->left, 1) == 1 && p->src->kind != SOURCE_PLAIN)
+                drop_sources(k->w, p->src);
         }
 }
 
-/* --no-repack: the matrices are views of the file. */
-static void view_matrices(struct model *m, const struct binding *b, size_t n)
+/* Under --no-repack: the matrix is a view of the file, if its rows are there as they are. */
+static bool make_view(struct model *m, const struct binding *b)
 {
-    for (size_t i = 0; i < n; i++) {
-        const struct tensor *t = b[i].tensor;
-        if (b[i].is_matrix)
-            m->ops->packed_view(place_of(m, &b[i]), t->type, t->dims[1], t->dims[0], t->data);
-    }
+    const struct source *s = &b->source;
+    const void *rows = source_direct(s, 0, s->rows);
+    if (rows)
+        m->ops->packed_view(&matrix_of(m, b)->packed, s->type, s->rows, s->cols, rows);
+    return rows != NULL;
 }
 
 /* Allocates every matrix and packs it. Nothing in the parallel part can fail. */
 static int pack_matrices(struct model *m, const struct weights *w, const struct binding *b, size_t n,
-                         int n_threads)
+                         const struct model_options *opt)
 {
     int64_t pieces = 0;
-    for (size_t i = 0; i < n; i++)
-        if (b[i].is_matrix)
-            pieces += n_pieces(b[i].tensor);
-    struct piece *piece = calloc((size_t)pieces + 1, sizeof *piece);
-    struct team *team = team_new(n_threads);
-    int rc = piece && team ? 0 : -1;
-    int64_t at = 0;
-    for (size_t i = 0; i < n && rc == 0; i++) {
-        const struct tensor *t = b[i].tensor;
-        if (!b[i].is_matrix)
+    struct packing k = {.ops = m->ops, .w = w};
+    size_t widest = 0;
+    for (size_t i = 0; i < n; i++) {
+        const struct source *s = &b[i].source;
+        if (!role_is_matrix(b[i].role))
             continue;
-        struct packed *p = place_of(m, &b[i]);
-        rc = m->ops->packed_alloc(p, t->type, t->dims[1], t->dims[0]);
-        for (int64_t row = 0, step = piece_rows(t); rc == 0 && row < t->dims[1]; row += step) {
-            int64_t left = t->dims[1] - row;
-            piece[at++] = (struct piece){p, t, row, left < step ? left : step};
+        pieces += n_pieces(s);
+        if (source_direct(s, 0, 1) && source_direct(s, 0, s->rows))
+            continue;
+        size_t rows_bytes = (size_t)(piece_rows(s) * qtype_bytes(s->type, s->cols));
+        k.rows_bytes = rows_bytes > k.rows_bytes ? rows_bytes : k.rows_bytes;
+        widest = (size_t)s->cols > widest ? (size_t)s->cols : widest;
+    }
+    k.rows_bytes = (k.rows_bytes + VECTOR_ALIGN - 1) / VECTOR_ALIGN * VECTOR_ALIGN;
+    k.buffer_bytes = k.rows_bytes + (widest * sizeof(float) + VECTOR_ALIGN - 1) / VECTOR_ALIGN * VECTOR_ALIGN;
+    struct piece *piece = calloc((size_t)pieces + 1, sizeof *piece);
+    atomic_int *left = calloc(n + 1, sizeof *left);
+    struct team *team = team_new(opt->n_threads);
+    k.buffer = aligned_alloc(VECTOR_ALIGN, (size_t)opt->n_threads * k.buffer_bytes + VECTOR_ALIGN);
+    k.piece = piece;
+    int rc = piece && left && team && k.buffer ? 0 : -1;
+    for (size_t i = 0; i < n && rc == 0; i++) {
+        const struct source *s = &b[i].source;
+        if (!role_is_matrix(b[i].role) || (opt->no_repack && make_view(m, &b[i])))
+            continue;
+        struct packed *p = &matrix_of(m, &b[i])->packed;
+        rc = m->ops->packed_alloc(p, s->type, s->rows, s->cols);
+        left[i] = (int)n_pieces(s);
+        for (int64_t row = 0, step = piece_rows(s); rc == 0 && row < s->rows; row += step) {
+            int64_t rest = s->rows - row;
+            piece[k.n++] = (struct piece){p, s, row, rest < step ? rest : step, &left[i]};
         }
     }
-    if (rc == 0) {
-        struct packing k = {m->ops, w, piece, at};
+    if (rc == 0)
         team_run(team, pack_pieces, &k);
-    }
     if (team)
         team_free(team);
+    free(k.buffer);
+    free(left);
     free(piece);
     return rc;
 }
 
 /* ---- The model ---------------------------------------------------------------------------------- */
 
-/* What a generated token reads: every matrix once, of the embedding one row unless it is the output too. */
+/* Layers, and every layer's experts. */
+static int alloc_layers(struct model *m)
+{
+    const struct config *c = &m->config;
+    m->layers = calloc((size_t)c->n_layers, sizeof *m->layers);
+    if (!m->layers || c->n_experts == 0)
+        return m->layers ? 0 : -1;
+    size_t n = (size_t)c->n_experts;
+    m->experts = calloc((size_t)c->n_layers * 3 * n, sizeof *m->experts);
+    if (!m->experts)
+        return -1;
+    for (int l = 0; l < c->n_layers; l++) {
+        struct matrix *first = m->experts + (size_t)l * 3 * n;
+        m->layers[l].gate_exps = first;
+        m->layers[l].up_exps = first + n;
+        m->layers[l].down_exps = first + 2 * n;
+    }
+    return 0;
+}
+
+/* What a generated token reads: every matrix once, of the embedding one row unless it is the output too, of
+ * the experts those that are used. */
 static void count_memory(struct model *m, const struct binding *b, size_t n)
 {
     struct model_memory *mem = &m->memory;
-    mem->weight_bytes = m->vectors_bytes;
+    uint64_t experts = 0;
+    mem->weight_bytes = m->vectors_bytes + m->orders_bytes;
     for (size_t i = 0; i < n; i++) {
-        const struct tensor *t = b[i].tensor;
-        mem->n_params += (uint64_t)(t->dims[0] * t->dims[1]);
-        if (b[i].is_matrix) {
-            const struct packed *p = place_of(m, &b[i]);
-            mem->weight_bytes += p->is_view ? t->bytes : (uint64_t)(p->n_tiles * p->tile_bytes);
-            if (p == &m->token_embd && m->output != p) {
-                mem->token_bytes += (uint64_t)qtype_bytes(t->type, t->dims[0]);
-                continue;
-            }
+        const struct source *s = &b[i].source;
+        bool matrix = role_is_matrix(b[i].role);
+        uint64_t bytes = (uint64_t)(s->rows * (matrix ? qtype_bytes(s->type, s->cols) : 4 * s->cols));
+        mem->n_params += (uint64_t)(s->rows * s->cols);
+        if (matrix) {
+            const struct packed *p = &matrix_of(m, &b[i])->packed;
+            mem->weight_bytes += p->is_view ? bytes : (uint64_t)(p->n_tiles * p->tile_bytes);
+            if (p == &m->token_embd.packed && m->output != &m->token_embd)
+                bytes = (uint64_t)qtype_bytes(s->type, s->cols);
         }
-        mem->token_bytes += t->bytes;
+        if (b[i].expert >= 0)
+            experts += bytes;
+        else
+            mem->token_bytes += bytes;
     }
+    if (experts)
+        mem->token_bytes += experts / (uint64_t)m->config.n_experts * (uint64_t)m->config.n_experts_used;
 }
 
 int model_load(struct model **out, struct weights *w, const struct model_options *opt, char *err,
@@ -251,20 +396,17 @@ int model_load(struct model **out, struct weights *w, const struct model_options
         (void)err_set(err, errlen, "%s: %s", weights_path(w), why);
         goto failed;
     }
-    if (bind_tensors(&b, &n, w, &m->config, err, errlen))
+    if (bind_tensors(&b, &n, w, &m->config, (enum qtype)opt->quantize, err, errlen))
         goto failed;
-    m->layers = calloc((size_t)m->config.n_layers, sizeof *m->layers);
-    if (!m->layers || load_vectors(m, b, n))
+    if (alloc_layers(m) || load_vectors(m, b, n) || order_prefix(m) || load_orders(m, b, n))
         goto no_memory;
-    if (load_rope(m, weights_path(w), err, errlen))
+    if (load_rope(m, w, err, errlen))
         goto failed;
-    if (opt->no_repack)
-        view_matrices(m, b, n);
-    else if (pack_matrices(m, w, b, n, opt->n_threads))
+    if (pack_matrices(m, w, b, n, opt))
         goto no_memory;
     m->output = m->config.tied_embeddings ? &m->token_embd : &m->own_output;
     count_memory(m, b, n);
-    free(b);
+    bindings_free(b, n);
     *out = m;
     return 0;
 
@@ -272,15 +414,15 @@ no_memory:
     (void)err_set(err, errlen, "%s: not enough memory for %" PRIu64 " bytes of weights", weights_path(w),
                   weights_file_bytes(w));
 failed:
-    free(b);
+    bindings_free(b, n);
     model_free(m);
     return -1;
 }
 
-static void release_matrix(const struct ops *ops, struct packed *p)
+static void release_matrix(const struct ops *ops, struct matrix *x)
 {
-    if (p->data)
-        ops->packed_release(p);
+    if (x->packed.data)
+        ops->packed_release(&x->packed);
 }
 
 void model_free(struct model *m)
@@ -291,15 +433,21 @@ void model_free(struct model *m)
     release_matrix(m->ops, &m->own_output);
     for (int i = 0; m->layers && i < m->config.n_layers; i++) {
         struct layer *l = &m->layers[i];
-        struct packed *all[] = {&l->attn_q,   &l->attn_k, &l->attn_v,  &l->attn_output,
-                                &l->ffn_gate, &l->ffn_up, &l->ffn_down};
+        struct matrix *all[] = {&l->attn_q,   &l->attn_k, &l->attn_v,   &l->attn_output,
+                                &l->ffn_gate, &l->ffn_up, &l->ffn_down, &l->router};
         for (size_t k = 0; k < sizeof all / sizeof *all; k++)
             release_matrix(m->ops, all[k]);
     }
+    for (size_t i = 0; m->experts && i < (size_t)m->config.n_layers * 3 * (size_t)m->config.n_experts; i++)
+        release_matrix(m->ops, &m->experts[i]);
     if (m->vectors)
         m->ops->release(m->vectors, m->vectors_bytes);
+    if (m->orders)
+        m->ops->release(m->orders, m->orders_bytes);
+    rope_free(m->rope);
+    rope_free(m->rope_windowed);
+    free(m->experts);
     free(m->layers);
-    free(m->inv_freq);
     free(m);
 }
 
@@ -311,4 +459,9 @@ const struct config *model_config(const struct model *m)
 void model_memory(const struct model *m, struct model_memory *mem)
 {
     *mem = m->memory;
+}
+
+bool model_needs_whole_prompt(const struct model *m)
+{
+    return m->config.arch->prefix_lm || rope_depends_on_length(m->rope);
 }

@@ -7,20 +7,56 @@
 
 /* ---- Hyper-parameters ------------------------------------------------------------------------ */
 
-enum rope_scaling { ROPE_SCALING_NONE, ROPE_SCALING_LINEAR, ROPE_SCALING_DYNAMIC, ROPE_SCALING_YARN };
+enum rope_scaling {
+    ROPE_SCALING_NONE,
+    ROPE_SCALING_LINEAR,   /* position interpolation: positions divided by the factor */
+    ROPE_SCALING_DYNAMIC,  /* NTK: the base grows with the text's length past the original one */
+    ROPE_SCALING_YARN,     /* arXiv:2309.00071 */
+    ROPE_SCALING_LLAMA3,   /* Llama 3.1: long wavelengths slowed down */
+    ROPE_SCALING_LONGROPE, /* arXiv:2402.13753: a divisor per frequency, one set for short and one for long
+                              texts */
+    N_ROPE_SCALINGS
+};
+const char *rope_scaling_name(enum rope_scaling s);
+
+/* What rotates queries and keys. */
+struct rope_config {
+    double theta;
+    enum rope_scaling scaling;
+    double factor;           /* 1 without scaling */
+    int original_len;        /* DYNAMIC … LONGROPE: positions the model was trained for before scaling */
+    double attention_factor; /* YARN, LONGROPE: multiplies cos and sin; else 1 */
+    double beta_fast, beta_slow; /* YARN */
+    double low_freq, high_freq;  /* LLAMA3 */
+};
+
+enum { MAX_LAYERS = 1024 };
 
 struct config {
     const struct arch *arch; /* model/arch.h: the row of the architecture table */
     int dim, n_layers, n_heads, n_kv_heads, head_dim, ffn_dim, vocab_size;
-    int max_seq_len;    /* the context length the model was trained for */
-    int sliding_window; /* 0: none. Positions past it are refused: within it a window changes nothing */
-    int rotary_dim;
-    enum rope_pairing rope_pairing;
-    double rope_theta;
-    enum rope_scaling rope_scaling; /* NONE or LINEAR */
-    double rope_factor;             /* LINEAR: positions are divided by it; else 1 */
+    int max_seq_len; /* the context length the model was trained for */
     float norm_eps;
+    enum act act;
     bool tied_embeddings; /* the file has no output matrix of its own */
+
+    int n_experts, n_experts_used, expert_ffn_dim; /* 0: dense */
+    bool normalise_experts;                        /* the chosen experts' weights are divided by their sum */
+
+    int sliding_window; /* windowed layers see the last so many positions, their own included; 0: none */
+    bool windowed[MAX_LAYERS];
+
+    int rotary_dim;
+    struct rope_config rope;
+    double rope_theta_windowed; /* base of the windowed layers, which have no scaling; 0: as the others */
+
+    float attention_scale;                  /* of the scores: 1/sqrt(head_dim) as a rule */
+    float attention_softcap, logit_softcap; /* cap · tanh(x / cap); 0: none */
+    float embedding_scale;                  /* 1 as a rule */
+    float residual_scale;                   /* arch->normed_residual: of the norm's result that is added */
+
+    int32_t bos_id, gmask_id, mask_id; /* arch->prefix_lm: where the prefix ends and what counts positions */
+    int n_virtual;                     /* positions of a P-Tuning v2 prefix in front of every sequence */
 };
 
 /* ---- Model: the description and its packed weights, immutable, shared ------------------------- */
@@ -34,6 +70,7 @@ struct model_options {
     double rope_freq_base; /* 0: the model's own */
     double rope_scale;     /* 0: the model's own; 2: positions at half speed */
     int rope_scaling; /* enum rope_scaling, −1: the model's own (LINEAR when only rope_scale is given) */
+    int quantize;     /* float matrices are quantised to this enum qtype while loading; 0 (F32): kept */
 };
 
 /* Binds every tensor of w to its role, checks shapes, packs. A tensor that nothing binds, a missing one,
@@ -46,6 +83,9 @@ const struct config *model_config(const struct model *m);
 /* Reads and checks the hyper-parameters alone (for `inspect` and plans): every one is in a range where no
  * product of two of them overflows, whatever the file says. */
 int config_read(struct config *c, const struct weights *w, char *err, size_t errlen);
+
+/* Must a prompt be evaluated in one batch? See context_eval. */
+bool model_needs_whole_prompt(const struct model *m);
 
 struct model_memory {
     uint64_t weight_bytes; /* as held in memory: packed */
@@ -64,6 +104,8 @@ struct cache_options {
     int64_t n_ctx; /* positions in all sequences together, and at most in one */
     int n_seqs;    /* sequences 0 … n_seqs − 1 */
     enum qtype type_k, type_v;
+    int max_batch; /* slices of contexts over this cache have at most so many tokens; 0: n_ctx. Layers with a
+                    * sliding window hold window + max_batch positions of a sequence, no more */
 };
 
 int cache_new(struct cache **out, const struct model *m, const struct cache_options *opt, char *err,
@@ -72,11 +114,17 @@ void cache_free(struct cache *c);                  /* NULL is fine */
 int64_t cache_len(const struct cache *c, int seq); /* positions the sequence holds */
 int64_t cache_capacity(const struct cache *c);     /* n_ctx */
 uint64_t cache_bytes(const struct cache *c);       /* of all pages; they take memory when first used */
-void cache_truncate(struct cache *c, int seq, int64_t len); /* forgets positions from len on */
+/* Forgets positions from len on; returns the length that is left. It is 0, not len, where layers with a
+ * sliding window no longer hold what position len would see, or a prefix-LM's prefix would be cut: the
+ * caller feeds the text again from there. */
+int64_t cache_truncate(struct cache *c, int seq, int64_t len);
+/* Before a text of n_total tokens of which the first n_same are those that the sequence holds: truncates to
+ * what can be reused with the same result as from scratch, and returns its length. */
+int64_t cache_reuse(struct cache *c, int seq, int64_t n_same, int64_t n_total);
 void cache_drop(struct cache *c, int seq);
 /* dst becomes the first len positions of src. Pages are shared, so this copies nothing and needs no free
- * page; the first of the two to append to a page that both hold gets its own. −1: no such sequence, or
- * src is shorter than len. */
+ * page; the first of the two to append to a page that both hold gets its own. −1: no such sequence, src is
+ * shorter than len, or cache_truncate could not cut it there. */
 int cache_copy_prefix(struct cache *c, int dst, int src, int64_t len);
 
 /* ---- Forward pass ---------------------------------------------------------------------------- */
@@ -88,7 +136,10 @@ struct batch {
     const int32_t *seq;         /* NULL: all sequence 0 */
     const int64_t *pos;         /* NULL: continue each sequence */
     const uint8_t *want_logits; /* NULL: the last token only */
+    bool (*stop)(void);         /* asked between slices: true ends the evaluation; NULL: never */
 };
+
+enum { CONTEXT_STOPPED = 1 };
 
 /* What one caller needs to run a model: threads and scratch for up to max_batch tokens at once. */
 struct context;
@@ -110,7 +161,11 @@ uint64_t context_bytes(const struct context *x); /* scratch */
  * row of vocab_size floats for each wanted token, in the batch's order. The rows' buffer grows when a
  * batch wants more of them than any before; one row is there from the start, so generation allocates
  * nothing. −1: an empty batch, an id out of range, positions that do not continue their sequence, no room
- * in the cache, a value that is not finite (check_finite): nothing was appended. */
+ * in the cache, a value that is not finite (check_finite). CONTEXT_STOPPED: b->stop said so. Nothing was
+ * appended then; but a sequence whose layers with a sliding window have moved on is empty.
+ *
+ * A text whose RoPE depends on its length (dynamic, longrope), or with a prefix that sees itself in both
+ * directions (ChatGLM-6B), begins with one batch that holds all of its prompt. */
 int context_eval(struct context *x, const struct batch *b, const float **logits, char *err, size_t errlen);
 
 #endif

@@ -113,8 +113,7 @@ static int evaluate(struct answerer *a, const struct ids *ids, const float **log
         same++;
     if (!a->held && !(a->held = malloc((size_t)a->session->n_ctx * sizeof *a->held)))
         return err_set(err, errlen, "out of memory");
-    if (same < a->n_held)
-        cache_truncate(a->session->cache, 0, (int64_t)same);
+    same = (size_t)cache_reuse(a->session->cache, 0, (int64_t)same, (int64_t)ids->n);
     memcpy(a->held + same, ids->id + same, (ids->n - same) * sizeof *a->held);
     int result = session_eval(a->session, ids->id + same, ids->n - same, logits, err, errlen);
     a->n_held = (size_t)cache_len(a->session->cache, 0);

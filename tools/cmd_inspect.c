@@ -84,11 +84,19 @@ static void print_config(const struct config *c)
     (void)printf("\nhyper-parameters\n");
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++)
         (void)printf("  %-16s %d\n", rows[i].name, rows[i].v);
+    if (c->n_experts > 0)
+        (void)printf("  %-16s %d, %d used, ffn dim %d\n", "experts", c->n_experts, c->n_experts_used,
+                     c->expert_ffn_dim);
+    int n_windowed = 0;
+    for (int l = 0; l < c->n_layers; l++)
+        n_windowed += c->windowed[l];
     if (c->sliding_window > 0)
-        (void)printf("  %-16s %d\n", "sliding window", c->sliding_window);
-    (void)printf("  %-16s %g\n", "rope theta", c->rope_theta);
-    if (c->rope_scaling == ROPE_SCALING_LINEAR)
-        (void)printf("  %-16s linear, factor %g\n", "rope scaling", c->rope_factor);
+        (void)printf("  %-16s %d, in %d of %d layers\n", "sliding window", c->sliding_window, n_windowed,
+                     c->n_layers);
+    (void)printf("  %-16s %g\n", "rope theta", c->rope.theta);
+    if (c->rope.scaling != ROPE_SCALING_NONE)
+        (void)printf("  %-16s %s, factor %g\n", "rope scaling", rope_scaling_name(c->rope.scaling),
+                     c->rope.factor);
     (void)printf("  %-16s %g\n", "norm eps", (double)c->norm_eps);
     (void)printf("  %-16s %s\n", "output matrix", c->tied_embeddings ? "the embedding" : "its own");
 }

@@ -139,17 +139,19 @@ static int32_t best_id(const float *logits, int n)
     return best;
 }
 
-/* Rows first … n − 1 of the sequence's logits, a batch at a time, into rows. */
+/* Rows first … n − 1 of the sequence's logits into rows, a batch at a time where the model lets it: the
+ * context holds a batch's rows too. */
 static int eval_rows(struct session *s, const struct ids *a, size_t first, float *rows, char *err,
                      size_t errlen)
 {
     size_t vocab = (size_t)s->config->vocab_size;
-    uint8_t *want = malloc((size_t)s->n_batch);
+    size_t piece = model_needs_whole_prompt(s->model) ? a->n : (size_t)s->n_batch;
+    uint8_t *want = malloc(piece);
     if (!want)
         return err_set(err, errlen, "out of memory");
     int rc = 0;
     for (size_t done = 0; rc == 0 && done < a->n;) {
-        size_t n = a->n - done < (size_t)s->n_batch ? a->n - done : (size_t)s->n_batch, n_rows = 0;
+        size_t n = a->n - done < piece ? a->n - done : piece, n_rows = 0;
         for (size_t i = 0; i < n; i++)
             n_rows += want[i] = done + i >= first;
         const struct batch b = {.n = (int)n, .id = a->id + done, .want_logits = want};
@@ -164,15 +166,19 @@ static int eval_rows(struct session *s, const struct ids *a, size_t first, float
     return rc;
 }
 
-/* The continuation by the largest logit; stops at no token. */
-static int eval_greedy(struct session *s, const float *logits, int32_t *ids, size_t n, char *err,
-                       size_t errlen)
+/* The continuation by the largest logit; stops at no token. Each id is that of the whole text before it,
+ * evaluated from scratch: where that is not what the cache holds (RoPE whose base grows with the text), the
+ * text is evaluated again. `ids` has room behind its n for the continuation. */
+static int eval_greedy(struct session *s, const float *logits, int32_t *ids, size_t n, size_t n_greedy,
+                       char *err, size_t errlen)
 {
     int rc = 0;
-    for (size_t i = 0; rc == 0 && i < n; i++) {
-        ids[i] = best_id(logits, s->config->vocab_size);
-        if (i + 1 < n)
-            rc = session_eval(s, &ids[i], 1, &logits, err, errlen);
+    for (size_t i = 0; rc == 0 && i < n_greedy; i++, n++) {
+        ids[n] = best_id(logits, s->config->vocab_size);
+        if (i + 1 == n_greedy)
+            break;
+        size_t held = (size_t)cache_reuse(s->cache, 0, (int64_t)n, (int64_t)n + 1);
+        rc = session_eval(s, ids + held, n + 1 - held, &logits, err, errlen);
     }
     return rc;
 }
@@ -225,15 +231,17 @@ static int evaluate(const struct logits_command *c, struct session *s, const str
         return tool_error("the sequence has %" PRIu64 " tokens, the context holds %" PRId64 " (-c)",
                           positions, s->n_ctx);
     float *rows = calloc(n_rows, row_bytes);
-    int32_t *greedy = malloc((size_t)(c->greedy + 1) * sizeof *greedy);
+    int32_t *ids = malloc((a->n + (size_t)c->greedy) * sizeof *ids);
     int code;
-    if (!rows || !greedy) {
+    if (!rows || !ids) {
         code = tool_error("%zu rows of logits need %.0f MiB: out of memory", n_rows,
                           (double)n_rows * (double)row_bytes / (1 << 20));
     } else {
+        const int32_t *greedy = ids + a->n;
+        memcpy(ids, a->id, a->n * sizeof *ids);
         int rc = eval_rows(s, a, a->n - n_rows, rows, err, errlen);
         if (rc == 0)
-            rc = eval_greedy(s, rows + (n_rows - 1) * vocab, greedy, (size_t)c->greedy, err, errlen);
+            rc = eval_greedy(s, rows + (n_rows - 1) * vocab, ids, a->n, (size_t)c->greedy, err, errlen);
         if (rc == 0 && c->out)
             rc = save(c, s, a, rows, n_rows, greedy, err, errlen);
         code = rc == 0 ? EXIT_OK : rc == SESSION_STOPPED ? EXIT_INTERRUPTED : tool_error("%s", err);
@@ -241,7 +249,7 @@ static int evaluate(const struct logits_command *c, struct session *s, const str
             print_result(c, s, rows, greedy);
     }
     free(rows);
-    free(greedy);
+    free(ids);
     return code;
 }
 
@@ -255,9 +263,11 @@ static int run(const struct logits_command *c)
     struct ids a = {NULL, 0, 0};
     struct session s = {.path = NULL};
     tool_catch_interrupts();
-    int code;
-    if ((c->ids_file && ids_from_file(&a, c->ids_file, err, sizeof err) != 0) ||
-        session_open(&s, path, &c->run, c->prompt ? SESSION_TEXT : 0, err, sizeof err) != 0 ||
+    int code, unread = c->ids_file ? ids_from_file(&a, c->ids_file, err, sizeof err) : 0;
+    struct run_options o = c->run;
+    if (o.n_ctx < 0 && a.n > 0) /* the length is known: the context is made for it */
+        o.n_ctx = (int64_t)a.n + c->greedy;
+    if (unread || session_open(&s, path, &o, c->prompt ? SESSION_TEXT : 0, err, sizeof err) != 0 ||
         (c->prompt && ids_from_text(&a, &s, c->prompt, err, sizeof err) != 0))
         code = tool_interrupts() > 0 ? EXIT_INTERRUPTED : tool_error("%s", err); /* while reading stdin */
     else

@@ -62,7 +62,7 @@ static json_t *config_json(const struct config *c)
     return json_pack("{s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:f, s:f, s:b}", "n_layers", c->n_layers,
                      "dim", c->dim, "n_heads", c->n_heads, "n_kv_heads", c->n_kv_heads, "head_dim",
                      c->head_dim, "ffn_dim", c->ffn_dim, "vocab_size", c->vocab_size, "max_seq_len",
-                     c->max_seq_len, "rotary_dim", c->rotary_dim, "rope_theta", c->rope_theta, "norm_eps",
+                     c->max_seq_len, "rotary_dim", c->rotary_dim, "rope_theta", c->rope.theta, "norm_eps",
                      (double)c->norm_eps, "tied_embeddings", (int)c->tied_embeddings);
 }
 

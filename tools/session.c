@@ -137,7 +137,7 @@ static int open_all(struct session *s, const char *path, const struct run_option
 
     choose_context(s, o);
     const struct cache_options co = {
-        .n_ctx = s->n_ctx, .n_seqs = 1, .type_k = s->type_k, .type_v = s->type_v};
+        .n_ctx = s->n_ctx, .n_seqs = 1, .type_k = s->type_k, .type_v = s->type_v, .max_batch = s->n_batch};
     const struct context_options xo = {.n_threads = o->n_threads,
                                        .n_threads_batch = o->n_threads_batch,
                                        .max_batch = s->n_batch,
@@ -146,9 +146,6 @@ static int open_all(struct session *s, const char *path, const struct run_option
     if (cache_new(&s->cache, s->model, &co, err, errlen) != 0 ||
         context_new(&s->context, s->model, s->cache, &xo, err, errlen) != 0)
         return -1;
-    s->no_logits = calloc((size_t)s->n_batch, 1);
-    if (!s->no_logits)
-        return err_set(err, errlen, "out of memory");
     return needs & SESSION_SAMPLER ? session_set_sampler(s, o, err, errlen) : 0;
 }
 
@@ -180,27 +177,26 @@ void session_close(struct session *s)
     chat_prompt_close(s->chat);
     tokenizer_free(s->tokenizer);
     weights_close(s->weights);
-    free(s->no_logits);
     free(s->path);
     *s = (struct session){.main_type = QTYPE_F32};
+}
+
+static bool interrupted(void)
+{
+    return tool_interrupts() > 0;
 }
 
 int session_eval(struct session *s, const int32_t *ids, size_t n, const float **logits, char *err,
                  size_t errlen)
 {
     *logits = NULL;
-    for (size_t done = 0; done < n;) {
-        size_t left = n - done;
-        bool last = left <= (size_t)s->n_batch;
-        const struct batch b = {
-            .n = last ? (int)left : s->n_batch, .id = ids + done, .want_logits = last ? NULL : s->no_logits};
-        if (tool_interrupts() > 0)
-            return SESSION_STOPPED;
-        if (context_eval(s->context, &b, logits, err, errlen) != 0)
-            return -1;
-        done += (size_t)b.n;
-    }
-    return 0;
+    if (n == 0)
+        return 0;
+    const struct batch b = {.n = (int)n, .id = ids, .stop = interrupted};
+    if (interrupted())
+        return SESSION_STOPPED;
+    int rc = context_eval(s->context, &b, logits, err, errlen);
+    return rc == CONTEXT_STOPPED ? SESSION_STOPPED : rc;
 }
 
 int session_set_threads(struct session *s, int n_threads, const struct run_options *o, char *err,

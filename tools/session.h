@@ -29,7 +29,6 @@ struct session {
     enum qtype main_type; /* of most of the weights' bytes */
     uint64_t tensor_bytes;
     double load_seconds;
-    uint8_t *no_logits; /* (n_batch) zeros */
 };
 
 /* path: the model file; the rest as in o. −1: nothing is open, err holds one line. */

@@ -25,7 +25,7 @@ static struct model_options model_options_for(enum isa isa, int n_threads)
 
 static void open_cache(struct fixture *f, const struct setting *s)
 {
-    struct cache_options c = {s->n_ctx, s->n_seqs, s->kv_type, s->kv_type};
+    struct cache_options c = {s->n_ctx, s->n_seqs, s->kv_type, s->kv_type, s->max_batch};
     ck_assert_msg(cache_new(&f->cache, f->model, &c, err, sizeof err) == 0, "%s", err);
     struct context_options o = {s->n_threads, s->n_threads, s->max_batch, s->compute, s->check_finite};
     ck_assert_msg(context_new(&f->context, f->model, f->cache, &o, err, sizeof err) == 0, "%s", err);
@@ -83,16 +83,22 @@ void fixture_eval(struct fixture *f, int seq, const int32_t *id, int n, float *o
     free(seqs);
 }
 
-void fixture_greedy(struct fixture *f, const float *last, int32_t *id, int n)
+void fixture_greedy(struct fixture *f, const float *last, const int32_t *text, int n_text, int32_t *id, int n)
 {
+    int32_t *all = malloc((size_t)(n_text + n) * sizeof *all);
+    ck_assert_ptr_nonnull(all);
+    memcpy(all, text, (size_t)n_text * sizeof *all);
     for (int i = 0; i < n; i++) {
         id[i] = 0;
         for (int v = 1; v < f->vocab_size; v++)
             if (last[v] > last[id[i]])
                 id[i] = v;
-        struct batch b = {.n = 1, .id = &id[i]};
+        all[n_text + i] = id[i];
+        int held = (int)cache_reuse(f->cache, 0, n_text + i, n_text + i + 1);
+        struct batch b = {.n = n_text + i + 1 - held, .id = all + held};
         ck_assert_msg(context_eval(f->context, &b, &last, err, sizeof err) == 0, "%s", err);
     }
+    free(all);
 }
 
 struct expected expected_open(const char *path)

@@ -35,8 +35,10 @@ void fixture_reload(struct fixture *f, const struct model_options *o, const stru
 
 /* Evaluates n ids of a sequence and copies all their logits to out (n, vocab_size); NULL: none. */
 void fixture_eval(struct fixture *f, int seq, const int32_t *id, int n, float *out);
-/* Greedy continuation, given the logits of the last token so far. */
-void fixture_greedy(struct fixture *f, const float *last, int32_t *id, int n);
+/* Greedy continuation of sequence 0, whose n_text ids are `text`, given the logits of the last. Where a
+ * longer text is not its beginning and one token more (dynamic RoPE), it is evaluated again. */
+void fixture_greedy(struct fixture *f, const float *last, const int32_t *text, int n_text, int32_t *id,
+                    int n);
 
 /* What the golden folder expects; ids and logits point into w. */
 struct expected {

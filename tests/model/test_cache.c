@@ -81,7 +81,8 @@ START_TEST(prefix_is_shared_until_written)
     ck_assert_int_eq(append(0, 150), 0);
     ck_assert_int_eq(cache_copy_prefix(f.cache, 1, 0, 140), 0);
     ck_assert_int_eq(cache_copy_prefix(f.cache, 2, 0, 128), 0);
-    const int32_t *p0 = cache_pages(f.cache, 0), *p1 = cache_pages(f.cache, 1), *p2 = cache_pages(f.cache, 2);
+    const int32_t *p0 = cache_pages(f.cache, 0, false), *p1 = cache_pages(f.cache, 1, false),
+                  *p2 = cache_pages(f.cache, 2, false);
     ck_assert_int_eq(cache_len(f.cache, 1), 140);
     ck_assert_mem_eq(p0, p1, 3 * sizeof *p0);
     ck_assert_mem_eq(p0, p2, 2 * sizeof *p0);
@@ -165,11 +166,11 @@ START_TEST(bad_caches_are_refused)
     if (!open_with(1, 64))
         return;
     static const struct cache_options bad[] = {
-        {0, 1, QTYPE_F16, QTYPE_F16},          {-1, 1, QTYPE_F16, QTYPE_F16},
-        {INT64_MAX, 1, QTYPE_F16, QTYPE_F16},  {INT64_MAX / 64, 1, QTYPE_F16, QTYPE_F16},
-        {64, 0, QTYPE_F16, QTYPE_F16},         {64, -1, QTYPE_F16, QTYPE_F16},
-        {64, INT32_MAX, QTYPE_F16, QTYPE_F16}, {64, 1, QTYPE_Q4_K, QTYPE_F16},
-        {64, 1, QTYPE_F16, QTYPE_I32},         {64, 1, QTYPE_Q8_0, QTYPE_F16}, /* heads of 16 */
+        {0, 1, QTYPE_F16, QTYPE_F16, 0},          {-1, 1, QTYPE_F16, QTYPE_F16, 0},
+        {INT64_MAX, 1, QTYPE_F16, QTYPE_F16, 0},  {INT64_MAX / 64, 1, QTYPE_F16, QTYPE_F16, 0},
+        {64, 0, QTYPE_F16, QTYPE_F16, 0},         {64, -1, QTYPE_F16, QTYPE_F16, 0},
+        {64, INT32_MAX, QTYPE_F16, QTYPE_F16, 0}, {64, 1, QTYPE_Q4_K, QTYPE_F16, 0},
+        {64, 1, QTYPE_F16, QTYPE_I32, 0},         {64, 1, QTYPE_Q8_0, QTYPE_F16, 0}, /* heads of 16 */
     };
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         char err[256] = "";

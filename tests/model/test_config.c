@@ -1,4 +1,5 @@
 /* Hyper-parameters: every wrong one is an error that names file and key. */
+#include "model/arch.h"
 #include "tests/model/fixture.h"
 #include "tests/model/gguf_edit.h"
 #include "tests/test.h"
@@ -152,10 +153,10 @@ static const struct {
     {"rope.scaling.factor", NAN},
     {"rope.scale_linear", INFINITY},
     /* what would change the result and is not computed yet */
-    {"attention.scale", 0.5f},
+    {"attention.scale", -1},
+    {"attn_logit_softcapping", -50},
+    {"final_logit_softcapping", NAN},
     {"attention.clamp_kqv", 8},
-    {"attn_logit_softcapping", 50},
-    {"final_logit_softcapping", 30},
     {"logit_scale", 0.25f},
     {"expert_count", 8},
     {"rope.scaling.attn_factor", 2},
@@ -200,13 +201,24 @@ START_TEST(architecture_is_checked)
 }
 END_TEST
 
-START_TEST(experts_are_refused)
+START_TEST(experts_are_checked)
 {
     struct edit *g = open_model(0);
     if (!g)
         return;
     edit_set_u32(g, "llama.expert_count", 8);
-    edit_refused(g, "llama.expert_count");
+    edit_refused(g, "llama.expert_used_count");
+    g = open_model(0);
+    edit_set_u32(g, "llama.expert_count", 8);
+    edit_set_u32(g, "llama.expert_used_count", 9);
+    edit_refused(g, "llama.expert_used_count");
+    g = open_model(0);
+    edit_set_u32(g, "llama.expert_count", 8);
+    edit_set_u32(g, "llama.expert_used_count", 2);
+    edit_refused(g, "'blk.0.ffn_"); /* dense layers are no part of it any more */
+    g = open_model(1);
+    edit_set_u32(g, "qwen2.expert_count", 8);
+    edit_refused(g, "has no experts");
     g = open_model(0);
     edit_set_u32(g, "llama.expert_count", 0);
     edit_accepted(g);
@@ -215,7 +227,7 @@ END_TEST
 
 START_TEST(rope_scaling_types)
 {
-    static const char *const unsupported[] = {"yarn", "longrope", "dynamic", "", "linear2"};
+    static const char *const unsupported[] = {"llama3", "dynamic", "", "linear2"};
     for (size_t i = 0; i < sizeof unsupported / sizeof *unsupported; i++) {
         struct edit *g = open_model(0);
         if (!g)
@@ -290,10 +302,10 @@ START_TEST(golden_hyper_parameters)
     ck_assert_int_eq(c.vocab_size, 320);
     ck_assert_int_eq(c.max_seq_len, 256);
     ck_assert_int_eq(c.rotary_dim, 16);
-    ck_assert_int_eq(c.rope_scaling, ROPE_SCALING_NONE);
+    ck_assert_int_eq(c.rope.scaling, ROPE_SCALING_NONE);
     ck_assert_int_eq(c.sliding_window, 0);
-    ck_assert(c.rope_pairing == (_i ? ROPE_HALF : ROPE_ADJACENT));
-    ck_assert(c.rope_theta == (_i ? 1e6 : 1e4));
+    ck_assert(c.arch->rope_pairing == (_i ? ROPE_HALF : ROPE_ADJACENT));
+    ck_assert(c.rope.theta == (_i ? 1e6 : 1e4));
     ck_assert(c.norm_eps == (_i ? 1e-6f : 1e-5f));
     ck_assert(c.tied_embeddings == !_i);
 }
@@ -316,30 +328,46 @@ START_TEST(defaults)
     ck_assert_int_eq(c.head_dim, 16);
     ck_assert_int_eq(c.rotary_dim, 16);
     ck_assert_int_eq(c.vocab_size, 320);
-    ck_assert(c.rope_theta == 10000);
-    ck_assert_int_eq(c.rope_scaling, ROPE_SCALING_LINEAR);
-    ck_assert(c.rope_factor == 4);
+    ck_assert(c.rope.theta == 10000);
+    ck_assert_int_eq(c.rope.scaling, ROPE_SCALING_LINEAR);
+    ck_assert(c.rope.factor == 4);
     ck_assert_int_eq(c.sliding_window, 100);
 }
 END_TEST
 
-START_TEST(sliding_window_limits_the_context)
+static void set_u32s(struct edit *g, const char *key, const uint32_t *v, size_t n)
+{
+    edit_set_array(g, key, v, n);
+}
+
+START_TEST(windows_per_layer)
 {
     struct edit *g = open_model(0);
     if (!g)
         return;
     edit_set_u32(g, "llama.attention.sliding_window", 100);
-    const char *path = edit_write(g);
-    struct fixture f = fixture_open(path, &plain);
-    int32_t id[101];
-    char err[256];
-    make_ids(id, 101, f.vocab_size, 8);
-    ck_assert_int_eq(context_eval(f.context, &(struct batch){.n = 101, .id = id}, NULL, err, sizeof err), -1);
-    ck_assert_ptr_nonnull(strstr(err, "sliding window"));
-    ck_assert_int_eq(context_eval(f.context, &(struct batch){.n = 100, .id = id}, NULL, err, sizeof err), 0);
-    fixture_close(&f);
-    (void)unlink(path);
-    edit_free(g);
+    struct config c = read_config(g);
+    ck_assert(c.sliding_window == 100 && c.windowed[0] && c.windowed[1]);
+    g = open_model(0);
+    edit_set_u32(g, "llama.attention.sliding_window", 100);
+    edit_set_u32(g, "llama.attention.sliding_window_pattern", 2);
+    c = read_config(g);
+    ck_assert(c.sliding_window == 100 && c.windowed[0] && !c.windowed[1]);
+    g = open_model(0);
+    edit_set_u32(g, "llama.attention.sliding_window", 100);
+    set_u32s(g, "llama.attention.sliding_window_pattern", (uint32_t[]){0, 1}, 2);
+    c = read_config(g);
+    ck_assert(c.sliding_window == 100 && !c.windowed[0] && c.windowed[1]);
+    g = open_model(0); /* as long as the context: none */
+    edit_set_u32(g, "llama.attention.sliding_window", 256);
+    c = read_config(g);
+    ck_assert(c.sliding_window == 0 && !c.windowed[0]);
+    g = open_model(0);
+    set_u32s(g, "llama.attention.sliding_window_pattern", (uint32_t[]){0, 1, 1}, 3);
+    edit_refused(g, "sliding_window_pattern");
+    g = open_model(0);
+    set_u32s(g, "llama.attention.sliding_window_pattern", (uint32_t[]){0, 7}, 2);
+    edit_refused(g, "sliding_window_pattern");
 }
 END_TEST
 
@@ -355,12 +383,12 @@ static Suite *config_suite(void)
     tcase_add_loop_test(t, context_length_is_checked, 0, N_MODELS);
     tcase_add_loop_test(t, bad_floats_are_refused, 0, sizeof bad_floats / sizeof *bad_floats);
     tcase_add_test(t, architecture_is_checked);
-    tcase_add_test(t, experts_are_refused);
+    tcase_add_test(t, experts_are_checked);
     tcase_add_test(t, rope_scaling_types);
     tcase_add_test(t, vocabulary_must_agree);
     tcase_add_loop_test(t, golden_hyper_parameters, 0, N_MODELS);
     tcase_add_test(t, defaults);
-    tcase_add_test(t, sliding_window_limits_the_context);
+    tcase_add_test(t, windows_per_layer);
     suite_add_tcase(s, t);
     return s;
 }

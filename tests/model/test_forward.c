@@ -9,8 +9,48 @@
 #include <string.h>
 #include <unistd.h>
 
-/* Golden models: a few of whole architectures, and one for every quantised type. */
-static const char *const plain_models[] = {"llama-f32", "llama-f16", "llama-bf16", "qwen2-f32", "qwen2-f16"};
+/* Golden models: whole architectures, every kind of file, and one for every quantised type. */
+static const char *const plain_models[] = {
+    "gguf/llama-f32",
+    "gguf/llama-f16",
+    "gguf/llama-bf16",
+    "gguf/qwen2-f32",
+    "gguf/qwen2-f16",
+    "gguf/qwen3-f32",
+    "gguf/qwen3-f16",
+    "gguf/gemma3-f32",
+    "gguf/gemma3-f16",
+    "models/llama",
+    "models/llama-gqa-tied",
+    "models/llama-headdim-bias",
+    "models/llama-rope-dynamic",
+    "models/llama-rope-linear",
+    "models/llama-rope-yarn",
+    "models/llama3-rope",
+    "models/llama-sharded",
+    "models/llama-awq",
+    "models/llama-gptq",
+    "models/llama-gptq-desc-act",
+    "models/mistral-swa",
+    "models/mixtral",
+    "models/qwen2",
+    "models/qwen3",
+    "models/qwen3-moe",
+    "models/phi3",
+    "models/gemma",
+    "models/gemma3",
+    "models/chatglm1",
+    "models/chatglm1-int4",
+    "models/chatglm1-int8",
+    "models/chatglm2",
+    "models/chatglm2-int4",
+    "models/chatglm2-int8",
+    "models/chatglm3",
+    "models/glm",
+    "models/glm4",
+    "llama2c/tied-mha",
+    "llama2c/untied-gqa",
+};
 
 enum {
     N_PLAIN = sizeof plain_models / sizeof *plain_models,
@@ -22,33 +62,42 @@ static const char *model_name(int i)
     static char name[64];
     if (i < N_PLAIN)
         return plain_models[i];
-    (void)snprintf(name, sizeof name, "quant-%s", qtypes[QTYPE_Q4_0 + i - N_PLAIN].name);
+    (void)snprintf(name, sizeof name, "gguf/quant-%s", qtypes[QTYPE_Q4_0 + i - N_PLAIN].name);
     return name;
 }
 
 /* Those that are there: loop tests run over them. */
 static int models[N_MODELS], n_models;
 
-static const char *model_file(int i, const char *file)
+static const char *golden_file(const char *name, const char *file)
 {
-    char name[128];
-    (void)snprintf(name, sizeof name, "gguf/%s/%s", model_name(i), file);
-    return test_golden(name);
+    char full[128];
+    (void)snprintf(full, sizeof full, "%s/%s", name, file);
+    return test_golden(full);
+}
+
+/* What weights_open takes: a folder, or the file in it. */
+static const char *golden_model(const char *name)
+{
+    const char *path = golden_file(name, "model.gguf");
+    if (!path)
+        path = golden_file(name, "model.bin");
+    return path ? path : golden_file(name, "config.json");
 }
 
 static void find_models(void)
 {
-    char missing[512] = "";
+    char missing[1024] = "";
     n_models = 0;
     for (int i = 0; i < N_MODELS; i++)
-        if (model_file(i, "model.gguf") && model_file(i, "expected.safetensors")) {
+        if (golden_model(model_name(i)) && golden_file(model_name(i), "expected.safetensors")) {
             models[n_models++] = i;
-        } else {
+        } else if (i < N_PLAIN || qtypes[QTYPE_Q4_0 + i - N_PLAIN].gguf_id >= 0) {
             size_t at = strlen(missing);
             (void)snprintf(missing + at, sizeof missing - at, " %s", model_name(i));
         }
     if (missing[0])
-        test_skip("golden models of gguf/", missing + 1);
+        test_skip("golden models", missing + 1);
 }
 
 static void *new_floats(int64_t n)
@@ -84,7 +133,7 @@ static void check_golden(const char *what, const char *model_path, const struct 
     const float *tail = logits + (int64_t)(e->n - e->n_logits) * f.vocab_size;
     double error = max_error(tail, e->logits, (int64_t)e->n_logits * f.vocab_size);
     ck_assert_msg(error <= tolerance, "%s, %s: largest error of a logit %g", what, isa_name(isa), error);
-    fixture_greedy(&f, logits + (int64_t)(e->n - 1) * f.vocab_size, greedy, n_greedy);
+    fixture_greedy(&f, logits + (int64_t)(e->n - 1) * f.vocab_size, e->ids, e->n, greedy, n_greedy);
     for (int i = 0; i < n_greedy; i++)
         ck_assert_msg(greedy[i] == e->greedy[i], "%s, %s: greedy token %d is %d, not %d", what, isa_name(isa),
                       i, greedy[i], e->greedy[i]);
@@ -95,10 +144,10 @@ static void check_golden(const char *what, const char *model_path, const struct 
 START_TEST(golden_logits) /* loop over models */
 {
     const int model = models[_i];
-    struct expected e = expected_open(model_file(model, "expected.safetensors"));
+    struct expected e = expected_open(golden_file(model_name(model), "expected.safetensors"));
     for (enum isa isa = ISA_SCALAR; isa < ISA_COUNT; isa++)
         if (isa_supported(isa) && isa_built(isa))
-            check_golden(model_name(model), model_file(model, "model.gguf"), &e, isa, e.n_greedy, 1e-3);
+            check_golden(model_name(model), golden_model(model_name(model)), &e, isa, e.n_greedy, 1e-3);
     weights_close(e.w);
 }
 END_TEST
@@ -183,7 +232,7 @@ START_TEST(levels_have_the_same_bits) /* loop over models × compute */
         if (!isa_supported(isa) || !isa_built(isa))
             continue;
         s.isa = isa;
-        struct fixture f = fixture_open(model_file(model, "model.gguf"), &s);
+        struct fixture f = fixture_open(golden_model(model_name(model)), &s);
         make_ids(id, N_LEVEL_TOKENS, f.vocab_size, 1);
         float *got = new_floats((int64_t)N_LEVEL_TOKENS * f.vocab_size);
         fixture_eval(&f, 0, id, N_LEVEL_TOKENS, got);
@@ -200,18 +249,34 @@ START_TEST(levels_have_the_same_bits) /* loop over models × compute */
 }
 END_TEST
 
-/* Settings that must not change a bit, on models of every kind of weight and cache. */
+/* Settings that must not change a bit, on models of every kind of weight, cache and layer. */
 static const struct {
     const char *model;
     enum compute compute;
     enum qtype kv_type;
+    bool no_prefix; /* a text's parts cannot be reused: a window, or RoPE that depends on its length */
 } cases[] = {
-    {"llama-f32", COMPUTE_FAST, QTYPE_F32},     {"llama-f16", COMPUTE_FAST, QTYPE_F16},
-    {"llama-bf16", COMPUTE_FAST, QTYPE_F16},    {"qwen2-f16", COMPUTE_F32, QTYPE_F32},
-    {"quant-q4_0", COMPUTE_FAST, QTYPE_Q8_0},   {"quant-q4_0", COMPUTE_F32, QTYPE_Q4_0},
-    {"quant-q4_1", COMPUTE_FAST, QTYPE_F16},    {"quant-q4_1", COMPUTE_F32, QTYPE_F32},
-    {"quant-q2_k", COMPUTE_FAST, QTYPE_F16},    {"quant-q6_k", COMPUTE_F32, QTYPE_F16},
-    {"quant-iq4_xs", COMPUTE_FAST, QTYPE_Q4_0},
+    {"gguf/llama-f32", COMPUTE_FAST, QTYPE_F32, false},
+    {"gguf/llama-f16", COMPUTE_FAST, QTYPE_F16, false},
+    {"gguf/llama-bf16", COMPUTE_FAST, QTYPE_F16, false},
+    {"gguf/qwen2-f16", COMPUTE_F32, QTYPE_F32, false},
+    {"gguf/quant-q4_0", COMPUTE_FAST, QTYPE_Q8_0, false},
+    {"gguf/quant-q4_0", COMPUTE_F32, QTYPE_Q4_0, false},
+    {"gguf/quant-q4_1", COMPUTE_FAST, QTYPE_F16, false},
+    {"gguf/quant-q4_1", COMPUTE_F32, QTYPE_F32, false},
+    {"gguf/quant-q2_k", COMPUTE_FAST, QTYPE_F16, false},
+    {"gguf/quant-q6_k", COMPUTE_F32, QTYPE_F16, false},
+    {"gguf/quant-iq4_xs", COMPUTE_FAST, QTYPE_Q4_0, false},
+    {"models/chatglm1-int4", COMPUTE_FAST, QTYPE_F16, true}, /* a BOS among its ids ends a prefix */
+    {"models/chatglm2-int4", COMPUTE_FAST, QTYPE_Q8_0, false},
+    {"models/llama-gptq-desc-act", COMPUTE_FAST, QTYPE_F16, false},
+    {"models/llama-awq", COMPUTE_F32, QTYPE_F32, false},
+    {"models/mixtral", COMPUTE_FAST, QTYPE_F16, false},
+    {"models/qwen3-moe", COMPUTE_F32, QTYPE_F16, false},
+    {"models/glm4", COMPUTE_FAST, QTYPE_F16, false},
+    {"models/mistral-swa", COMPUTE_FAST, QTYPE_F16, true},
+    {"models/gemma3", COMPUTE_F32, QTYPE_F16, true},
+    {"models/llama-rope-dynamic", COMPUTE_F32, QTYPE_F32, true},
 };
 
 enum { N_CASES = sizeof cases / sizeof *cases };
@@ -225,11 +290,9 @@ struct same {
 
 static bool same_open(struct same *t, int i)
 {
-    char name[128];
-    (void)snprintf(name, sizeof name, "gguf/%s/model.gguf", cases[i].model);
-    const char *path = test_golden(name);
+    const char *path = golden_model(cases[i].model);
     if (!path) {
-        test_skip(name, "no such golden file");
+        test_skip(cases[i].model, "no such golden model");
         return false;
     }
     t->s = plain;
@@ -288,18 +351,18 @@ END_TEST
 START_TEST(reused_prefix_changes_no_bit)
 {
     struct same t;
-    if (!same_open(&t, _i))
+    if (cases[_i].no_prefix || !same_open(&t, _i))
         return;
     int32_t other[N_BRANCH];
     make_ids(other, N_BRANCH, t.f.vocab_size, 3);
     /* Two sequences share a prefix that ends inside a page; each goes its own way. */
     ck_assert_int_eq(cache_copy_prefix(t.f.cache, 1, 0, N_PREFIX), 0);
-    cache_truncate(t.f.cache, 0, N_PREFIX);
+    ck_assert_int_eq(cache_truncate(t.f.cache, 0, N_PREFIX), N_PREFIX);
     fixture_eval(&t.f, 0, other, N_BRANCH, NULL);
     fixture_eval(&t.f, 1, t.id + N_PREFIX, N_TOKENS - N_PREFIX, t.got);
     check_same(&t, N_PREFIX, N_TOKENS - N_PREFIX, "copied prefix");
     /* Back to the prefix, whose page was copied on the first write. */
-    cache_truncate(t.f.cache, 0, N_PREFIX);
+    ck_assert_int_eq(cache_truncate(t.f.cache, 0, N_PREFIX), N_PREFIX);
     fixture_eval(&t.f, 0, t.id + N_PREFIX, N_TOKENS - N_PREFIX, t.got);
     check_same(&t, N_PREFIX, N_TOKENS - N_PREFIX, "truncated");
     /* Token by token from the start, in pages that held something else. */
@@ -366,6 +429,137 @@ START_TEST(file_layout_has_the_same_bits)
     fixture_eval(&t.f, 0, t.id, N_TOKENS, t.got);
     check_same(&t, 0, N_TOKENS, "not repacked");
     same_close(&t);
+}
+END_TEST
+
+/* ---- Texts that are more than their tokens one after the other ---------------------------------- */
+
+START_TEST(window_slides)
+{
+    const char *path = golden_model("models/mistral-swa");
+    if (!path) {
+        test_skip("models/mistral-swa", "no such golden model");
+        return;
+    }
+    struct setting s = plain;
+    struct fixture f = fixture_open(path, &s);
+    enum { N = 210 };
+    int32_t id[N];
+    make_ids(id, N, f.vocab_size, 5);
+    float *ref = new_floats((int64_t)N * f.vocab_size), *got = new_floats((int64_t)N * f.vocab_size);
+    fixture_eval(&f, 0, id, N, ref);
+    uint64_t whole = cache_bytes(f.cache);
+
+    /* A window of 8 and slices of 4 need few pages; token by token the bits are the same. */
+    s.max_batch = 4;
+    s.n_ctx = 100000;
+    fixture_set(&f, &s);
+    ck_assert_uint_lt(cache_bytes(f.cache), whole);
+    fixture_eval(&f, 0, id, 150, got);
+    for (int i = 150; i < N; i++)
+        fixture_eval(&f, 0, &id[i], 1, got + (int64_t)i * f.vocab_size);
+    ck_assert_mem_eq(ref, got, (size_t)N * (size_t)f.vocab_size * sizeof *ref);
+
+    /* Back within what is held: the rest is the same again. Further back: from the start. */
+    ck_assert_int_eq(cache_truncate(f.cache, 0, N - 3), N - 3);
+    fixture_eval(&f, 0, &id[N - 3], 3, got);
+    ck_assert_mem_eq(ref + (int64_t)(N - 3) * f.vocab_size, got, 3 * (size_t)f.vocab_size * sizeof *ref);
+    ck_assert_int_eq(cache_reuse(f.cache, 0, 20, N), 0);
+    fixture_eval(&f, 0, id, N, got);
+    ck_assert_mem_eq(ref, got, (size_t)N * (size_t)f.vocab_size * sizeof *ref);
+    free(ref);
+    free(got);
+    fixture_close(&f);
+}
+END_TEST
+
+/* ChatGLM-6B's other golden prompts: one that ends with BOS, and a MASK inside instead of gMASK. Slices must
+ * not cut the prefix, and two sequences in one batch have each their own. */
+START_TEST(prefixes_see_both_ways)
+{
+    const char *path = golden_model("models/chatglm1");
+    if (!path) {
+        test_skip("models/chatglm1", "no such golden model");
+        return;
+    }
+    char err[256];
+    struct weights *w;
+    ck_assert_msg(
+        weights_open(&w, golden_file("models/chatglm1", "expected.safetensors"), NULL, err, sizeof err) == 0,
+        "%s", err);
+    static const char *const kinds[] = {"chat", "mask"};
+    struct setting s = plain;
+    s.max_batch = 5;
+    s.n_seqs = 2;
+    struct fixture f = fixture_open(golden_model("models/chatglm1"), &s);
+    int32_t id[256], seq[256];
+    uint8_t want[256];
+    int n = 0;
+    const struct tensor *ids[2], *logits[2];
+    for (int k = 0; k < 2; k++) {
+        char name[64];
+        (void)snprintf(name, sizeof name, "%s.input_ids", kinds[k]);
+        ids[k] = weights_find(w, name);
+        (void)snprintf(name, sizeof name, "%s.logits", kinds[k]);
+        logits[k] = weights_find(w, name);
+        ck_assert(ids[k] && logits[k]);
+        float *got = new_floats(ids[k]->dims[0] * f.vocab_size);
+        cache_drop(f.cache, 0);
+        fixture_eval(&f, 0, ids[k]->data, (int)ids[k]->dims[0], got);
+        ck_assert_double_le(max_error(got, logits[k]->data, ids[k]->dims[0] * f.vocab_size), 1e-4);
+        free(got);
+    }
+    /* Both at once, tokens in turn. */
+    cache_drop(f.cache, 0);
+    for (int i = 0; i < ids[0]->dims[0] || i < ids[1]->dims[0]; i++)
+        for (int k = 0; k < 2; k++)
+            if (i < ids[k]->dims[0]) {
+                memcpy(&id[n], (const int32_t *)ids[k]->data + i, sizeof *id);
+                seq[n] = k;
+                want[n++] = 1;
+            }
+    const float *row;
+    struct batch b = {.n = n, .id = id, .seq = seq, .want_logits = want};
+    ck_assert_msg(context_eval(f.context, &b, &row, err, sizeof err) == 0, "%s", err);
+    int at[2] = {0, 0};
+    for (int i = 0; i < n; i++, row += f.vocab_size) {
+        const float *expected = (const float *)logits[seq[i]]->data + (int64_t)at[seq[i]]++ * f.vocab_size;
+        ck_assert_double_le(max_error(row, expected, f.vocab_size), 1e-4);
+    }
+    /* A prefix that would be cut is evaluated again; what follows it need not be. */
+    int64_t len = cache_len(f.cache, 1);
+    ck_assert_int_eq(cache_truncate(f.cache, 1, len - 2), len - 2);
+    ck_assert_int_eq(cache_truncate(f.cache, 1, 5), 0);
+    fixture_close(&f);
+    weights_close(w);
+}
+END_TEST
+
+/* Dynamic RoPE: a text below the original length has the plain base, and what was evaluated for one length
+ * is not reused for another. */
+START_TEST(length_decides_the_frequencies)
+{
+    const char *path = golden_model("models/llama-rope-dynamic");
+    if (!path) {
+        test_skip("models/llama-rope-dynamic", "no such golden model");
+        return;
+    }
+    struct fixture f = fixture_open(path, &plain);
+    char err[256];
+    struct weights *w;
+    path = golden_file("models/llama-rope-dynamic", "expected.safetensors");
+    ck_assert_msg(weights_open(&w, path, NULL, err, sizeof err) == 0, "%s", err);
+    const struct tensor *ids = weights_find(w, "short.input_ids"), *logits = weights_find(w, "short.logits");
+    ck_assert(ids && logits);
+    int n = (int)ids->dims[0];
+    float *got = new_floats((int64_t)n * f.vocab_size);
+    fixture_eval(&f, 0, ids->data, n, got);
+    ck_assert_double_le(max_error(got, logits->data, (int64_t)n * f.vocab_size), 1e-4);
+    ck_assert_int_eq(cache_reuse(f.cache, 0, n, 16), n);
+    ck_assert_int_eq(cache_reuse(f.cache, 0, n, 17), 0);
+    free(got);
+    weights_close(w);
+    fixture_close(&f);
 }
 END_TEST
 
@@ -439,6 +633,13 @@ static Suite *forward_suite(void)
     tcase_add_loop_test(bits, neighbours_change_no_bit, 0, N_CASES);
     tcase_add_loop_test(bits, file_layout_has_the_same_bits, 0, N_CASES);
     suite_add_tcase(s, bits);
+
+    TCase *texts = tcase_create("texts");
+    tcase_set_timeout(texts, 60);
+    tcase_add_test(texts, window_slides);
+    tcase_add_test(texts, prefixes_see_both_ways);
+    tcase_add_test(texts, length_decides_the_frequencies);
+    suite_add_tcase(s, texts);
 
     TCase *finite = tcase_create("finite");
     tcase_set_timeout(finite, 60);

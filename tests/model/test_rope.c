@@ -1,5 +1,5 @@
 /* RoPE's frequencies: the formula, the rope_freqs tensor, linear scaling. */
-#include "model/layers.h"
+#include "model/rope.h"
 #include "tests/model/fixture.h"
 #include "tests/test.h"
 
@@ -7,25 +7,82 @@
 #include <string.h>
 #include <unistd.h>
 
+static struct rope *make(const struct rope_config *c, int rotary_dim, int n_sections, const float *divisors)
+{
+    char err[256];
+    struct rope *r = rope_new(c, rotary_dim, n_sections, divisors, NULL, NULL, err, sizeof err);
+    ck_assert_msg(r != NULL, "%s", err);
+    return r;
+}
+
 START_TEST(frequencies_follow_the_formula)
 {
-    struct config c = {.rotary_dim = 8, .rope_theta = 10000, .rope_scaling = ROPE_SCALING_NONE};
-    double f[4], factor;
-    char err[256];
-    ck_assert_int_eq(rope_frequencies(f, &factor, &c, NULL, err, sizeof err), 0);
-    ck_assert_double_eq(factor, 1);
-    ck_assert_double_eq_tol(f[0], 1, 1e-15);
-    ck_assert_double_eq_tol(f[1], 0.1, 1e-15);
-    ck_assert_double_eq_tol(f[2], 0.01, 1e-15);
-    ck_assert_double_eq_tol(f[3], 0.001, 1e-15);
-    c.rope_scaling = ROPE_SCALING_LINEAR;
-    c.rope_factor = 4;
+    struct rope_config c = {.theta = 10000, .factor = 1, .attention_factor = 1};
+    struct rope *r = make(&c, 8, 1, NULL);
+    ck_assert_int_eq(r->n_freqs, 4);
+    ck_assert_double_eq(r->attention_factor, 1);
+    for (int i = 0; i < 4; i++)
+        ck_assert_double_eq_tol(r->inv_freq[i], pow(10, -i), 1e-15);
+    rope_free(r);
+
+    c.scaling = ROPE_SCALING_LINEAR;
+    c.factor = 4;
     const float divisors[] = {1, 2, 0.5f, 8};
-    ck_assert_int_eq(rope_frequencies(f, &factor, &c, divisors, err, sizeof err), 0);
-    ck_assert_double_eq_tol(f[0], 0.25, 1e-15);
-    ck_assert_double_eq_tol(f[1], 0.0125, 1e-15);
-    ck_assert_double_eq_tol(f[2], 0.005, 1e-15);
-    ck_assert_double_eq_tol(f[3], 0.00003125, 1e-15);
+    r = make(&c, 8, 1, divisors);
+    const double want[] = {0.25, 0.0125, 0.005, 0.00003125};
+    for (int i = 0; i < 4; i++)
+        ck_assert_double_eq_tol(r->inv_freq[i], want[i], 1e-15);
+    rope_free(r);
+
+    /* Two sections have the same frequencies, those of half the width. */
+    c = (struct rope_config){.theta = 10000, .factor = 1, .attention_factor = 1};
+    r = make(&c, 8, 2, NULL);
+    const double halves[] = {1, 0.01, 1, 0.01};
+    for (int i = 0; i < 4; i++)
+        ck_assert_double_eq_tol(r->inv_freq[i], halves[i], 1e-15);
+    rope_free(r);
+}
+END_TEST
+
+START_TEST(lengths_have_keys)
+{
+    struct rope_config c = {.theta = 10000,
+                            .scaling = ROPE_SCALING_DYNAMIC,
+                            .factor = 2,
+                            .original_len = 16,
+                            .attention_factor = 1};
+    struct rope *r = make(&c, 8, 1, NULL);
+    double at_16[4], at_32[4];
+    ck_assert(rope_depends_on_length(r));
+    ck_assert_int_eq(rope_length_key(r, 16), 0);
+    ck_assert_int_eq(rope_length_key(r, 17), 17);
+    rope_for_length(r, 16, at_16);
+    rope_for_length(r, 32, at_32);
+    /* base · (2 · 32/16 − 1)^(8/6) */
+    double base = 10000 * pow(3, 8.0 / 6);
+    for (int i = 0; i < 4; i++) {
+        ck_assert_double_eq_tol(at_16[i], pow(10, -i), 1e-15);
+        ck_assert_double_eq_tol(at_32[i], pow(base, -i / 4.0), 1e-15);
+    }
+    rope_free(r);
+
+    c.scaling = ROPE_SCALING_LONGROPE;
+    const float brief[] = {1, 1, 2, 4}, lengthy[] = {1, 2, 4, 8};
+    char err[256];
+    r = rope_new(&c, 8, 1, NULL, lengthy, brief, err, sizeof err);
+    ck_assert_ptr_nonnull(r);
+    ck_assert_int_eq(rope_length_key(r, 16), 0);
+    ck_assert_int_eq(rope_length_key(r, 17), 1);
+    ck_assert_int_eq(rope_length_key(r, 1000), 1);
+    rope_for_length(r, 16, at_16);
+    rope_for_length(r, 32, at_32);
+    for (int i = 0; i < 4; i++) {
+        ck_assert_double_eq_tol(at_16[i], pow(10, -i) / brief[i], 1e-15);
+        ck_assert_double_eq_tol(at_32[i], pow(10, -i) / lengthy[i], 1e-15);
+    }
+    rope_free(r);
+    ck_assert_ptr_null(rope_new(&c, 8, 1, NULL, lengthy, NULL, err, sizeof err));
+    ck_assert_ptr_nonnull(strstr(err, "longrope"));
 }
 END_TEST
 
@@ -139,8 +196,8 @@ START_TEST(bad_options_are_refused)
         {.ops = ops, .n_threads = 1, .rope_scaling = -1, .rope_scale = -2},
         {.ops = ops, .n_threads = 1, .rope_scaling = -1, .rope_scale = NAN},
         {.ops = ops, .n_threads = 1, .rope_scaling = ROPE_SCALING_LINEAR},
-        {.ops = ops, .n_threads = 1, .rope_scaling = ROPE_SCALING_YARN, .rope_scale = 4},
-        {.ops = ops, .n_threads = 1, .rope_scaling = ROPE_SCALING_DYNAMIC, .rope_scale = 4},
+        {.ops = ops, .n_threads = 1, .rope_scaling = ROPE_SCALING_YARN},
+        {.ops = ops, .n_threads = 1, .rope_scaling = ROPE_SCALING_DYNAMIC},
     };
     char err[256];
     struct weights *w;
@@ -161,6 +218,7 @@ static Suite *rope_suite(void)
     TCase *t = tcase_create("rope");
     tcase_set_timeout(t, 60);
     tcase_add_test(t, frequencies_follow_the_formula);
+    tcase_add_test(t, lengths_have_keys);
     tcase_add_test(t, rope_freqs_tensor_is_used);
     tcase_add_test(t, bad_divisors_are_refused);
     tcase_add_test(t, options_override_the_model);
