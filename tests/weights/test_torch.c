@@ -176,7 +176,7 @@ static uint8_t *load(const char *path, size_t *len)
     return data;
 }
 
-/* Each file cut anywhere, and with each byte changed in two ways. */
+/* Each file cut in many places, and with each byte changed in two ways. */
 START_TEST(mutations)
 {
     static const char *const files[] = {"state.pt", "protocol4.pt", "old.pt"};
@@ -185,7 +185,7 @@ START_TEST(mutations)
         return;
     size_t len, n_bad = 0;
     uint8_t *data = load(path, &len);
-    for (size_t n = 0; n < len; n++)
+    for (size_t n = 0; n < len; n += n < 64 ? 1 : 13) /* a cut archive has no directory: all the same */
         image_is_bad(data, n, "");
     for (size_t i = 0; i < len; i++) {
         const uint8_t was = data[i], changed[] = {(uint8_t)(was ^ 1), (uint8_t)(was + 0x50)};
@@ -211,7 +211,7 @@ START_TEST(random_bytes)
     uint64_t state = 3;
     uint8_t *data = load(path, &len), *copy = malloc(len);
     ck_assert_ptr_nonnull(copy);
-    for (int i = 0; i < 2000; i++) {
+    for (int i = 0; i < 1000; i++) {
         memcpy(copy, data, len);
         for (uint64_t k = 2 + test_random(&state) % 6; k > 0; k--)
             copy[test_random(&state) % len] = (uint8_t)test_random(&state);
