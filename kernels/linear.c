@@ -83,7 +83,7 @@ void cpu_linear(struct worker *w, const struct linear_args *a, const struct line
                 .out = p->out,
                 .add = p->add,
             };
-            (a->compute == COMPUTE_F32 ? k->f32 : k->fast[p->w->type])(&job);
+            (needs_panels(a, p->w) ? k->fast : k->f32)(&job);
         }
     }
     team_barrier(w);

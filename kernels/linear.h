@@ -24,9 +24,9 @@ struct linear_job {
 };
 
 struct linear_kernels {
-    /* Quantised types: x is panels. Float types: x is rows of float. */
-    void (*fast[QTYPE_N_MATRIX])(const struct linear_job *j);
-    /* x is rows of float; weights dequantised. */
+    /* Quantised types with quantised activations: x is panels. */
+    void (*fast)(const struct linear_job *j);
+    /* Float types, and all others dequantised: x is rows of float. */
     void (*f32)(const struct linear_job *j);
     /* n consecutive values into n / 32 blocks that are `stride` blocks apart. */
     void (*act_quantise)(struct act_block *dst, int64_t stride, const float *x, int64_t n);

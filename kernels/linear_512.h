@@ -22,17 +22,16 @@ INLINE __m512i shift_right(__m512i x, int by)
 /* Group g of a block's packed codes. decode_block in linear_decode.h is its specification. */
 INLINE __m512i load_codes(const struct pack_format f, const uint8_t *low, const uint8_t *high, int g)
 {
-    const int plane = f.low_bits == 8 ? g : f.low_bits == 4 ? g % 4 : g / 4;
-    __m512i q = load512(low + plane * GROUP_BYTES);
+    __m512i q = load512(low + plane_of(f.low_bits, g) * GROUP_BYTES);
     if (f.low_bits < 8) {
-        const int shift = f.low_bits == 4 ? g / 4 * 4 : g % 4 * 2;
-        q = _mm512_and_si512(shift_right(q, shift), _mm512_set1_epi8((char)((1 << f.low_bits) - 1)));
+        q = shift_right(q, plane_shift(f.low_bits, g));
+        q = _mm512_and_si512(q, _mm512_set1_epi8((char)((1 << f.low_bits) - 1)));
     }
     if (f.high_bits) {
-        const int shift = (f.high_bits == 2 ? g % 4 * 2 : g) - f.low_bits;
-        __m512i bits = load512(high + (f.high_bits == 2 ? g / 4 : 0) * GROUP_BYTES);
+        __m512i bits = load512(high + plane_of(f.high_bits, g) * GROUP_BYTES);
+        bits = shift_right(bits, plane_shift(f.high_bits, g) - f.low_bits);
         const __m512i mask = _mm512_set1_epi8((char)(((1 << f.high_bits) - 1) << f.low_bits));
-        q = _mm512_or_si512(q, _mm512_and_si512(shift_right(bits, shift), mask));
+        q = _mm512_or_si512(q, _mm512_and_si512(bits, mask));
     }
     if (f.code_book) {
         const __m128i book = _mm_loadu_si128((const __m128i *)(const void *)iq4_values);
@@ -51,6 +50,8 @@ INLINE __m512i broadcast4(const int8_t *q)
 }
 
 #ifdef QUOLL_VNNI
+
+#define MAC_ANY_BITS
 
 /* Σ code · activation over groups g0 … g1 − 1, from `start`. */
 INLINE __m512i block_sum(const struct pack_format f, const __m512i w[GROUPS], const int8_t *q, int g0, int g1,
@@ -78,21 +79,10 @@ INLINE int start_sum(const struct pack_format f, int activation_sum)
 
 #else
 
-/* How many groups' vpmaddubsw results 16 bits hold: each is at most 2 · (2^bits − 1) · 127. */
-INLINE int groups_in_16_bits(int bits)
-{
-    return bits <= 4 ? 8 : bits == 5 ? 4 : bits == 6 ? 2 : 1;
-}
-
-INLINE bool is_wide(const struct pack_format f)
-{
-    return f.low_bits == 8 || f.code_book;
-}
-
 INLINE __m512i block_sum(const struct pack_format f, const __m512i w[GROUPS], const int8_t *q, int g0, int g1,
                          __m512i start)
 {
-    const int span = is_wide(f) ? 1 : groups_in_16_bits(f.low_bits + f.high_bits);
+    const int span = groups_in_16_bits(f);
     UNROLL
     for (int s = g0; s < g1; s += span) {
         __m512i part = _mm512_setzero_si512();

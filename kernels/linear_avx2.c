@@ -15,6 +15,7 @@ INLINE __m256i load256(const uint8_t *p)
 
 /* The codes of one block: decoded ones, or (in registers) packed ones. */
 struct codes {
+    bool are_packed;
     const uint8_t (*decoded)[GROUP_BYTES];
     const uint8_t *low, *high;
 };
@@ -28,19 +29,18 @@ INLINE __m256i shift_right(__m256i x, int by)
 /* Group g of rows 8h … 8h + 7. decode_block in linear_decode.h is its specification. */
 INLINE __m256i load_codes(const struct pack_format f, const struct codes c, int g, int h)
 {
-    if (c.decoded)
+    if (!c.are_packed)
         return load256(c.decoded[g] + 32 * h);
-    const int plane = f.low_bits == 8 ? g : f.low_bits == 4 ? g % 4 : g / 4;
-    __m256i q = load256(c.low + plane * GROUP_BYTES + 32 * h);
+    __m256i q = load256(c.low + plane_of(f.low_bits, g) * GROUP_BYTES + 32 * h);
     if (f.low_bits < 8) {
-        const int shift = f.low_bits == 4 ? g / 4 * 4 : g % 4 * 2;
-        q = _mm256_and_si256(shift_right(q, shift), _mm256_set1_epi8((char)((1 << f.low_bits) - 1)));
+        q = shift_right(q, plane_shift(f.low_bits, g));
+        q = _mm256_and_si256(q, _mm256_set1_epi8((char)((1 << f.low_bits) - 1)));
     }
     if (f.high_bits) {
-        const int shift = (f.high_bits == 2 ? g % 4 * 2 : g) - f.low_bits;
-        __m256i high = load256(c.high + (f.high_bits == 2 ? g / 4 : 0) * GROUP_BYTES + 32 * h);
+        __m256i high = load256(c.high + plane_of(f.high_bits, g) * GROUP_BYTES + 32 * h);
+        high = shift_right(high, plane_shift(f.high_bits, g) - f.low_bits);
         const __m256i mask = _mm256_set1_epi8((char)(((1 << f.high_bits) - 1) << f.low_bits));
-        q = _mm256_or_si256(q, _mm256_and_si256(shift_right(high, shift), mask));
+        q = _mm256_or_si256(q, _mm256_and_si256(high, mask));
     }
     if (f.code_book) {
         const __m128i book = _mm_loadu_si128((const __m128i *)(const void *)iq4_values);
@@ -58,20 +58,14 @@ INLINE __m256i broadcast4(const int8_t *q)
     return _mm256_set1_epi32(x);
 }
 
-/* How many groups' vpmaddubsw results 16 bits hold: each is at most 2 · (2^bits − 1) · 127. */
-INLINE int groups_in_16_bits(int bits)
-{
-    return bits <= 4 ? 8 : bits == 5 ? 4 : bits == 6 ? 2 : 1;
-}
-
 /* sum[t][h] = Σ code · activation over groups g0 … g1 − 1 for eight rows (half h of the tile) and n
  * tokens; 8-bit codes: Σ (code − 128) · activation, as |w| · (a with w's sign), which fits 16 bits. */
 INLINE void block_sums(const struct pack_format f, const struct codes c, const struct act_block *x, int g0,
                        int g1, int n, __m256i sum[MAC_TOKENS][2])
 {
     const __m256i ones = _mm256_set1_epi16(1);
-    const bool wide = f.low_bits == 8 || f.code_book;
-    const int span = wide ? 1 : groups_in_16_bits(f.low_bits + f.high_bits);
+    const bool wide = is_wide(f);
+    const int span = groups_in_16_bits(f);
     UNROLL
     for (int s = g0; s < g1; s += span) {
         __m256i part[MAC_TOKENS][2];
@@ -112,7 +106,8 @@ INLINE void block_sums(const struct pack_format f, const struct codes c, const s
 /* The exact float of an integer sum, its zero point taken out: Σ code · a − zero · Σ a. */
 INLINE __m256 exact_sum(const struct pack_format f, __m256i sum, int activation_sum)
 {
-    if (f.zero && f.low_bits != 8 && !f.code_book)
+    const bool has_zero = !is_wide(f) && !scales_have_min(f.scales) && f.scales != SCALE_BLOCK_ZERO;
+    if (has_zero)
         sum = _mm256_sub_epi32(sum, _mm256_set1_epi32(f.zero * activation_sum));
     return _mm256_cvtepi32_ps(sum);
 }
@@ -131,9 +126,9 @@ INLINE void mac_codes(const struct pack_format f, const struct chunk *c, const s
     for (int b = 0; b < n_blocks; b++, x += width) {
         __m256i sum[MAC_TOKENS][2], sum2[MAC_TOKENS][2];
         const bool by_16 = f.scales == SCALE_SUPER16 || f.scales == SCALE_SUPER16_MIN;
-        struct codes codes = {c->w[b], NULL, NULL};
+        struct codes codes = {false, c->w[b], NULL, NULL};
         if (packed)
-            codes = (struct codes){NULL, packed->low + b * f.low_bits * GROUP_BYTES,
+            codes = (struct codes){true, NULL, packed->low + b * f.low_bits * GROUP_BYTES,
                                    packed->high + b * f.high_bits * GROUP_BYTES};
         block_sums(f, codes, x, 0, by_16 ? GROUPS / 2 : GROUPS, n, sum);
         if (by_16)

@@ -69,6 +69,21 @@ INLINE uint64_t bits_of(uint64_t bytes, int shift, int bits)
     return bytes >> shift & 0x0101010101010101u * ((1u << bits) - 1);
 }
 
+/* Codes that signed bytes hold, once 128 is subtracted: where vpmaddubsw multiplies, it takes |w| and the
+ * activation with w's sign. */
+INLINE bool is_wide(const struct pack_format f)
+{
+    return f.low_bits == 8 || f.code_book;
+}
+
+/* Otherwise it takes unsigned codes: so many groups' results (pairs of products, summed) fit 16 bits; each is
+ * at most 2 · (2^bits − 1) · 127. */
+INLINE int groups_in_16_bits(const struct pack_format f)
+{
+    int bits = f.low_bits + f.high_bits;
+    return is_wide(f) ? 1 : bits <= 4 ? 8 : bits == 5 ? 4 : 2;
+}
+
 /* The codes of one block of 32 columns. */
 INLINE void decode_block(uint8_t (*restrict w)[GROUP_BYTES], const struct pack_format f,
                          const uint8_t *restrict low, const uint8_t *restrict high)
@@ -76,16 +91,12 @@ INLINE void decode_block(uint8_t (*restrict w)[GROUP_BYTES], const struct pack_f
     UNROLL
     for (int g = 0; g < GROUPS; g++) {
         word *restrict o = (word *)(void *)w[g];
-        const int plane = f.low_bits == 8 ? g : f.low_bits == 4 ? g % 4 : g / 4;
-        const int shift = f.low_bits == 8 ? 0 : f.low_bits == 4 ? g / 4 * 4 : g % 4 * 2;
-        const int high_plane = f.high_bits == 2 ? g / 4 : 0;
-        const int high_shift = f.high_bits == 2 ? g % 4 * 2 : g;
-        const word *l = (const word *)(const void *)(low + plane * GROUP_BYTES);
-        const word *h = (const word *)(const void *)(high + high_plane * GROUP_BYTES);
+        const word *l = (const word *)(const void *)(low + plane_of(f.low_bits, g) * GROUP_BYTES);
+        const word *h = (const word *)(const void *)(high + plane_of(f.high_bits, g) * GROUP_BYTES);
         for (int i = 0; i < GROUP_BYTES / 8; i++) {
-            uint64_t q = f.low_bits == 8 ? l[i] : bits_of(l[i], shift, f.low_bits);
+            uint64_t q = bits_of(l[i], plane_shift(f.low_bits, g), f.low_bits);
             if (f.high_bits)
-                q |= bits_of(h[i], high_shift, f.high_bits) << f.low_bits;
+                q |= bits_of(h[i], plane_shift(f.high_bits, g), f.high_bits) << f.low_bits;
             o[i] = q;
         }
         if (f.code_book)

@@ -5,6 +5,7 @@
 #include <math.h>
 
 #define MAC_TOKENS 1
+#define MAC_ANY_BITS
 #define FMA_TOKENS 1
 
 /* Σ (code − zero) · activation over groups g0 … g1 − 1 of one row of a block: exact. */

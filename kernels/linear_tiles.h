@@ -2,6 +2,7 @@
  * defines, before including this:
  *
  *     MAC_TOKENS, FMA_TOKENS   how many tokens its sums take at once, 16 at most and a power of two
+ *     MAC_ANY_BITS             when its sums of decoded codes do not depend on how many bits a code has
  *     mac_tokens(f, c, n_blocks, x, width, n, total)
  *         total[t][row] += the chunk's share, in the contract's order, for tokens t = 0 … n − 1 whose block
  *         b is x[b · width + t]; n is constant after inlining
@@ -10,7 +11,7 @@
  *     fma_tokens(w, n_cols, x, stride, n, total)
  *         the same for float weights w[column][row] and activations x[t · stride + column]
  *
- * and gets the functions of struct linear_kernels for every type. */
+ * and gets the functions of struct linear_kernels. */
 
 #include "kernels/linear_decode.h"
 
@@ -80,19 +81,100 @@ INLINE void mac_panel(const struct pack_format f, const struct chunk *c, int n_b
         mac_tokens(f, c, n_blocks, x + t, width, 1, total + t);
 }
 
-INLINE void fma_rows(const float (*w)[TILE_ROWS], int n_cols, const float *x, int64_t stride, int n,
-                     float (*total)[TILE_ROWS])
+/* Of a format, the products of decoded codes need to know only the scales and how many bits a code has (at
+ * least 4; 8: wide) at compile time: types that agree in these share the compiled loops. */
+#ifdef MAC_ANY_BITS
+#define MAC_SHAPES(X) \
+    X(BLOCK, 8)       \
+    X(BLOCK_MIN, 8)   \
+    X(BLOCK_ZERO, 8)  \
+    X(SUPER32, 8)     \
+    X(SUPER32_MIN, 8) \
+    X(SUPER16, 8)     \
+    X(SUPER16_MIN, 8)
+#else
+#define MAC_SHAPES(X) \
+    X(BLOCK, 4)       \
+    X(BLOCK, 5)       \
+    X(BLOCK, 8)       \
+    X(BLOCK_MIN, 4)   \
+    X(BLOCK_MIN, 5)   \
+    X(BLOCK_ZERO, 4)  \
+    X(BLOCK_ZERO, 8)  \
+    X(SUPER32, 8)     \
+    X(SUPER32_MIN, 4) \
+    X(SUPER32_MIN, 5) \
+    X(SUPER16, 4)     \
+    X(SUPER16, 6)     \
+    X(SUPER16_MIN, 4)
+#endif
+
+typedef void mac_panel_fn(const struct chunk *c, int zero, int n_blocks, const struct act_block *x, int width,
+                          float (*total)[TILE_ROWS]);
+
+#define DEFINE_MAC_PANEL(KIND, BITS)                                                                         \
+    static __attribute__((noinline)) void mac_panel_##KIND##_##BITS(const struct chunk *c, int zero,         \
+                                                                    int n_blocks, const struct act_block *x, \
+                                                                    int width, float(*total)[TILE_ROWS])     \
+    {                                                                                                        \
+        const struct pack_format f = {.scales = SCALE_##KIND, .low_bits = BITS, .zero = zero};               \
+        mac_panel(f, c, n_blocks, x, width, total);                                                          \
+    }
+MAC_SHAPES(DEFINE_MAC_PANEL)
+
+static mac_panel_fn *mac_panel_of(const struct pack_format *f)
 {
-    int t = 0;
-    for (; t + FMA_TOKENS <= n; t += FMA_TOKENS)
-        fma_tokens(w, n_cols, x + t * stride, stride, FMA_TOKENS, total + t);
-    for (; t < n; t++)
-        fma_tokens(w, n_cols, x + t * stride, stride, 1, total + t);
+#define MAC_PANEL_ENTRY(KIND, BITS) [SCALE_##KIND][BITS] = mac_panel_##KIND##_##BITS,
+    static mac_panel_fn *const panels[][8 + 1] = {MAC_SHAPES(MAC_PANEL_ENTRY)};
+#ifdef MAC_ANY_BITS
+    return panels[f->scales][8];
+#else
+    int bits = f->low_bits + f->high_bits;
+    return panels[f->scales][is_wide(*f) ? 8 : bits < 4 ? 4 : bits];
+#endif
 }
 
-INLINE void tiles_fast(const struct linear_job *j, const struct pack_format f)
+/* What is compiled for each type, with its format as a constant that the inlined loops fold. */
+struct type_loops {
+    void (*decode)(struct chunk *c, const uint8_t *src, int n_blocks);
+    /* One token, which has nobody to share decoded codes with; c is scratch. */
+    void (*mac_one)(struct chunk *c, const uint8_t *src, int n_blocks, const struct act_block *x,
+                    float (*total)[TILE_ROWS]);
+};
+
+#define CONSTANT_FORMAT(...) ((struct pack_format){__VA_ARGS__, NULL, NULL})
+
+#define DEFINE_TYPE_LOOPS(TYPE, fn, ...)                                                                    \
+    static __attribute__((noinline)) void scales_##TYPE(struct chunk *c, const struct chunk_view *v, int n) \
+    {                                                                                                       \
+        decode_scales(c, CONSTANT_FORMAT(__VA_ARGS__), *v, n);                                              \
+    }                                                                                                       \
+    static void decode_##TYPE(struct chunk *c, const uint8_t *src, int n)                                   \
+    {                                                                                                       \
+        const struct pack_format f = CONSTANT_FORMAT(__VA_ARGS__);                                          \
+        const struct chunk_view v = chunk_view(&f, src, n);                                                 \
+        scales_##TYPE(c, &v, n);                                                                            \
+        decode_blocks(c, f, v, n);                                                                          \
+    }                                                                                                       \
+    static void mac_one_##TYPE(struct chunk *c, const uint8_t *src, int n, const struct act_block *x,       \
+                               float(*total)[TILE_ROWS])                                                    \
+    {                                                                                                       \
+        const struct pack_format f = CONSTANT_FORMAT(__VA_ARGS__);                                          \
+        const struct chunk_view v = chunk_view(&f, src, n);                                                 \
+        scales_##TYPE(c, &v, n);                                                                            \
+        mac_packed(f, c, &v, n, x, total);                                                                  \
+    }
+PACK_FORMATS(DEFINE_TYPE_LOOPS)
+
+#define TYPE_LOOPS_ROW(TYPE, ...) [QTYPE_##TYPE] = {decode_##TYPE, mac_one_##TYPE},
+static const struct type_loops type_loops[QTYPE_N_MATRIX] = {PACK_FORMATS(TYPE_LOOPS_ROW)};
+
+static void tiles_fast(const struct linear_job *j)
 {
     const struct packed *w = j->w;
+    const struct pack_format *f = &pack_formats[w->type];
+    const struct type_loops *loops = &type_loops[w->type];
+    mac_panel_fn *mac_shared = mac_panel_of(f);
     alignas(64) struct chunk c;
     alignas(64) totals total;
     alignas(64) uint8_t buffer[MAX_CHUNK_BYTES];
@@ -103,24 +185,31 @@ INLINE void tiles_fast(const struct linear_job *j, const struct pack_format f)
             for (int64_t k = 0; k < w->cols; k += CHUNK_LEN) {
                 int n_blocks = chunk_cols(w, k) / ACT_LEN;
                 const uint8_t *src = chunk_data(w, tile, k, buffer);
-                const struct chunk_view packed = chunk_view(&f, src, n_blocks);
-                if (j->n_tokens == 1)
+                if (j->n_tokens == 1) {
                     prefetch_chunk(src, tile_offset(w->type, n_blocks * ACT_LEN));
-                decode_scales(&c, f, packed, n_blocks);
-                if (j->n_tokens == 1) { /* nobody to share decoded codes with */
-                    mac_packed(f, &c, &packed, n_blocks, (const struct act_block *)j->x + k / ACT_LEN, total);
+                    loops->mac_one(&c, src, n_blocks, (const struct act_block *)j->x + k / ACT_LEN, total);
                     continue;
                 }
-                decode_blocks(&c, f, packed, n_blocks);
+                loops->decode(&c, src, n_blocks);
                 for (int t = 0; t < n; t += PANEL) {
                     int width;
                     const struct act_block *x = panel_of(j->x, w->cols, j->n_tokens, t0 + t, &width);
-                    mac_panel(f, &c, n_blocks, x + k / ACT_LEN * width, width, total + t);
+                    mac_shared(&c, f->zero, n_blocks, x + k / ACT_LEN * width, width, total + t);
                 }
             }
             store_totals(j, tile, t0, n, total);
         }
     }
+}
+
+INLINE void fma_rows(const float (*w)[TILE_ROWS], int n_cols, const float *x, int64_t stride, int n,
+                     float (*total)[TILE_ROWS])
+{
+    int t = 0;
+    for (; t + FMA_TOKENS <= n; t += FMA_TOKENS)
+        fma_tokens(w, n_cols, x + t * stride, stride, FMA_TOKENS, total + t);
+    for (; t < n; t++)
+        fma_tokens(w, n_cols, x + t * stride, stride, 1, total + t);
 }
 
 /* Float weights, and with --compute f32 all others: one function for all types, because multiplying is most
@@ -129,7 +218,6 @@ static void tiles_f32(const struct linear_job *j)
 {
     const struct packed *w = j->w;
     const enum qtype type = w->type;
-    const struct pack_format f = pack_formats[type];
     alignas(64) struct chunk c;
     alignas(64) float floats[CHUNK_LEN][TILE_ROWS];
     alignas(64) totals total;
@@ -148,10 +236,8 @@ static void tiles_f32(const struct linear_job *j)
                 } else if (type == QTYPE_BF16) {
                     decode_bf16(floats, src, n_cols);
                 } else {
-                    const struct chunk_view packed = chunk_view(&f, src, n_cols / ACT_LEN);
-                    decode_scales(&c, f, packed, n_cols / ACT_LEN);
-                    decode_blocks(&c, f, packed, n_cols / ACT_LEN);
-                    decode_floats(floats, f, &c, n_cols / ACT_LEN);
+                    type_loops[type].decode(&c, src, n_cols / ACT_LEN);
+                    decode_floats(floats, pack_formats[type], &c, n_cols / ACT_LEN);
                 }
                 fma_rows((const float(*)[TILE_ROWS])floats, n_cols, (const float *)j->x + t0 * w->cols + k,
                          w->cols, n, total);
@@ -161,20 +247,7 @@ static void tiles_f32(const struct linear_job *j)
     }
 }
 
-/* The formats as constants, which the inlined loops fold. */
-#define CONSTANT_FORMAT(...) ((struct pack_format){__VA_ARGS__, NULL, NULL})
-
-#define DEFINE_QUANTISED(TYPE, fn, ...)                 \
-    static void fast_##TYPE(const struct linear_job *j) \
-    {                                                   \
-        tiles_fast(j, CONSTANT_FORMAT(__VA_ARGS__));    \
-    }
-PACK_FORMATS(DEFINE_QUANTISED)
-
-#define FAST_ROW(TYPE, ...) [QTYPE_##TYPE] = fast_##TYPE,
-#define LINEAR_KERNELS(quantise_)                                                        \
-    {                                                                                    \
-        .fast = {PACK_FORMATS(FAST_ROW)[QTYPE_F32] = tiles_f32, [QTYPE_F16] = tiles_f32, \
-                 [QTYPE_BF16] = tiles_f32},                                              \
-        .f32 = tiles_f32, .act_quantise = quantise_,                                     \
+#define LINEAR_KERNELS(quantise_)                                       \
+    {                                                                   \
+        .fast = tiles_fast, .f32 = tiles_f32, .act_quantise = quantise_ \
     }

@@ -27,29 +27,19 @@ static void store32(uint8_t *p, uint32_t x)
 /* Bits `shift` … `shift + bits − 1` of a block's 32 codes into planes of `bits` bits. */
 INLINE void planes_write(uint8_t *planes, int row, const uint8_t q[ACT_LEN], int bits, int shift)
 {
-    uint32_t mask = 0x01010101u * ((1u << bits) - 1);
-    int n_planes = bits, per_plane = GROUPS / bits;
-    for (int p = 0; p < n_planes; p++) {
-        uint32_t word = 0;
-        for (int s = 0; s < per_plane; s++) {
-            /* 4 bits: groups p and p + 4; 2 bits: 4p + s; 1 bit: s */
-            int g = bits == 4 ? p + 4 * s : per_plane * p + s;
-            word |= (load32(q + 4 * g) >> shift & mask) << (bits * s);
-        }
-        store32(planes + p * GROUP_BYTES + 4 * row, word);
-    }
+    uint32_t mask = 0x01010101u * ((1u << bits) - 1), word[GROUPS] = {0};
+    for (int g = 0; g < GROUPS; g++)
+        word[plane_of(bits, g)] |= (load32(q + 4 * g) >> shift & mask) << plane_shift(bits, g);
+    for (int p = 0; p < bits; p++)
+        store32(planes + p * GROUP_BYTES + 4 * row, word[p]);
 }
 
 INLINE void planes_read(uint8_t q[ACT_LEN], const uint8_t *planes, int row, int bits, int shift)
 {
     uint32_t mask = 0x01010101u * ((1u << bits) - 1);
-    int n_planes = bits, per_plane = GROUPS / bits;
-    for (int p = 0; p < n_planes; p++) {
-        uint32_t word = load32(planes + p * GROUP_BYTES + 4 * row);
-        for (int s = 0; s < per_plane; s++) {
-            int g = bits == 4 ? p + 4 * s : per_plane * p + s;
-            store32(q + 4 * g, load32(q + 4 * g) | (word >> (bits * s) & mask) << shift);
-        }
+    for (int g = 0; g < GROUPS; g++) {
+        uint32_t word = load32(planes + plane_of(bits, g) * GROUP_BYTES + 4 * row);
+        store32(q + 4 * g, load32(q + 4 * g) | (word >> plane_shift(bits, g) & mask) << shift);
     }
 }
 
@@ -109,11 +99,7 @@ INLINE void chunk_write(uint8_t *chunk, const struct pack_format *f, int row, co
     uint8_t *low = chunk, *high = chunk + (v.high - chunk), *codes = chunk + (v.codes - chunk);
     for (int b = 0; b < n_blocks; b++) {
         const uint8_t *q = r->q + ACT_LEN * b;
-        if (f->low_bits == 8)
-            for (int g = 0; g < GROUPS; g++)
-                memcpy(low + (b * GROUPS + g) * GROUP_BYTES + 4 * row, q + 4 * g, 4);
-        else
-            planes_write(low + b * f->low_bits * GROUP_BYTES, row, q, f->low_bits, 0);
+        planes_write(low + b * f->low_bits * GROUP_BYTES, row, q, f->low_bits, 0);
         if (f->high_bits)
             planes_write(high + b * f->high_bits * GROUP_BYTES, row, q, f->high_bits, f->low_bits);
     }
@@ -151,11 +137,7 @@ static void chunk_read(struct row_chunk *r, const uint8_t *chunk, const struct p
     memset(r->q, 0, sizeof r->q);
     for (int b = 0; b < n_blocks; b++) {
         uint8_t *q = r->q + ACT_LEN * b;
-        if (f->low_bits == 8)
-            for (int g = 0; g < GROUPS; g++)
-                memcpy(q + 4 * g, v.low + (b * GROUPS + g) * GROUP_BYTES + 4 * row, 4);
-        else
-            planes_read(q, v.low + b * f->low_bits * GROUP_BYTES, row, f->low_bits, 0);
+        planes_read(q, v.low + b * f->low_bits * GROUP_BYTES, row, f->low_bits, 0);
         if (f->high_bits)
             planes_read(q, v.high + b * f->high_bits * GROUP_BYTES, row, f->high_bits, f->low_bits);
     }

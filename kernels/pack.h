@@ -102,6 +102,18 @@ struct pack_format {
 
 extern const struct pack_format pack_formats[QTYPE_N_MATRIX];
 
+/* Where the codes of group g lie among planes of `bits` bits: in the bits from plane_shift on of each byte of
+ * plane plane_of. This and the drawing above are all that is said about it. */
+static inline int plane_of(int bits, int g)
+{
+    return bits == 8 ? g : bits == 4 ? g % 4 : bits == 2 ? g / 4 : 0;
+}
+
+static inline int plane_shift(int bits, int g)
+{
+    return bits == 8 ? 0 : bits == 4 ? g / 4 * 4 : bits == 2 ? g % 4 * 2 : g;
+}
+
 /* The sections of a chunk of n_blocks blocks of 32 columns. */
 struct chunk_view {
     const uint8_t *low, *high, *codes;
