@@ -8,14 +8,20 @@
 #include <math.h>
 #include <string.h>
 
+/* A P-Tuning prefix, under a key of ours. */
+static int chatglm_gguf(struct config *c, const struct keys *k)
+{
+    return keys_int(k, "prefix_length", 0, MAX_VIRTUAL, 0, &c->n_virtual);
+}
+
 /* ---- ChatGLM-6B --------------------------------------------------------------------------------- */
 
-static int chatglm1_ids(struct config *c, const struct keys *k, const char *bos, const char *gmask,
-                        const char *mask)
+static int chatglm1_ids(struct config *c, const struct keys *k)
 {
     int ids[3];
-    if (keys_int(k, bos, 0, MAX_VOCAB, 130004, &ids[0]) ||
-        keys_int(k, gmask, 0, MAX_VOCAB, 130001, &ids[1]) || keys_int(k, mask, 0, MAX_VOCAB, 130000, &ids[2]))
+    if (keys_int(k, "bos_token_id", 0, MAX_VOCAB, 130004, &ids[0]) ||
+        keys_int(k, "gmask_token_id", 0, MAX_VOCAB, 130001, &ids[1]) ||
+        keys_int(k, "mask_token_id", 0, MAX_VOCAB, 130000, &ids[2]))
         return -1;
     c->bos_id = ids[0];
     c->gmask_id = ids[1];
@@ -46,15 +52,12 @@ static int chatglm1_hf(struct config *c, const struct keys *k)
     c->norm_eps = (float)eps;
     c->rope.theta = 10000;
     c->tied_embeddings = !weights_find(k->w, "lm_head.weight");
-    return chatglm1_ids(c, k, "bos_token_id", "gmask_token_id", "mask_token_id") ||
-                   keys_int(k, "pre_seq_len", 0, MAX_VIRTUAL, 0, &c->n_virtual)
-               ? -1
-               : 0;
+    return chatglm1_ids(c, k) || keys_int(k, "pre_seq_len", 0, MAX_VIRTUAL, 0, &c->n_virtual) ? -1 : 0;
 }
 
 static int chatglm1_gguf(struct config *c, const struct keys *k)
 {
-    return chatglm1_ids(c, k, "bos_token_id", "gmask_token_id", "mask_token_id");
+    return chatglm1_ids(c, k) || chatglm_gguf(c, k) ? -1 : 0;
 }
 
 /* ---- ChatGLM2, ChatGLM3, GLM-4 ------------------------------------------------------------------ */
@@ -173,6 +176,7 @@ const struct arch arch_chatglm = {
     .hf_types = {"chatglm", "chatglm4"},
     .gguf_names = &gguf_names_fused,
     .hf_names = &hf_names_chatglm2,
+    .gguf_config = chatglm_gguf,
     .hf_read = chatglm_hf,
     .rope_pairing = ROPE_ADJACENT,
     .act = ACT_SILU,

@@ -66,6 +66,10 @@ static int read_scaling_type(struct config *c, const struct keys *k)
     }
     if (weights_find(k->w, "rope_factors_long.weight"))
         r->scaling = ROPE_SCALING_LONGROPE;
+    if (keys_find(k, "rope.scaling.dynamic_factor", key)) { /* a key of ours: GGUF has no name for it */
+        r->scaling = ROPE_SCALING_DYNAMIC;
+        return keys_float(k, "rope.scaling.dynamic_factor", 0, 1e6, NAN, &r->factor);
+    }
     return 0;
 }
 

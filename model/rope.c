@@ -27,13 +27,17 @@ static double yarn_frequency(const struct rope_config *r, double inv, int i, int
  * original / high_freq stay, with a ramp over the frequency in between. */
 static double llama3_frequency(const struct rope_config *r, double inv)
 {
-    double turns = r->original_len * inv / (2 * pi); /* within the original length */
-    if (turns < r->low_freq)
-        return inv / r->factor;
-    if (turns > r->high_freq)
-        return inv;
+    double turns = r->original_len * inv / (2 * pi), scaled; /* turns within the original length */
     double smooth = (turns - r->low_freq) / (r->high_freq - r->low_freq);
-    return (1 - smooth) * inv / r->factor + smooth * inv;
+    if (turns < r->low_freq)
+        scaled = inv / r->factor;
+    else if (turns > r->high_freq)
+        scaled = inv;
+    else
+        scaled = (1 - smooth) * inv / r->factor + smooth * inv;
+    /* By the divisor that a GGUF's rope_freqs tensor has, a float: so a folder and its GGUF have the same
+     * bits. */
+    return inv / (double)(float)(inv / scaled);
 }
 
 static double frequency(const struct rope_config *r, int i, int dim, const float *factors)

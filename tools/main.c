@@ -16,6 +16,7 @@ static const struct command commands[] = {
     {"tokenize", "text to token ids, and back", cmd_tokenize},
     {"template", "render a chat template", cmd_template},
     {"logits", "write the logits of a sequence", cmd_logits},
+    {"convert", "write a model as a GGUF", cmd_convert},
 };
 enum { N_COMMANDS = sizeof commands / sizeof commands[0] };
 

@@ -370,15 +370,23 @@ static int set_kv_types(void *to, const char *option, const char *value)
 
 static int set_rope_scaling(void *to, const char *option, const char *value)
 {
-    int *scaling = to;
-    if (strcmp(value, "none") == 0)
-        *scaling = ROPE_SCALING_NONE;
-    else if (strcmp(value, "linear") == 0)
-        *scaling = ROPE_SCALING_LINEAR;
-    else if (strcmp(value, "dynamic") == 0 || strcmp(value, "yarn") == 0)
-        return later(option, value);
-    else
-        return usage_error("%s %s: none or linear", option, value);
+    static const enum rope_scaling kinds[] = {ROPE_SCALING_NONE, ROPE_SCALING_LINEAR, ROPE_SCALING_DYNAMIC,
+                                              ROPE_SCALING_YARN};
+    for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++)
+        if (strcmp(value, rope_scaling_name(kinds[i])) == 0) {
+            *(int *)to = (int)kinds[i];
+            return 0;
+        }
+    return usage_error("%s %s: none, linear, dynamic or yarn", option, value);
+}
+
+/* What float matrices become while they are loaded. */
+static int set_quantize(void *to, const char *option, const char *value)
+{
+    int type = qtype_by_name(value);
+    if (type < 0 || type >= QTYPE_N_MATRIX || !qtypes[type].from_f32)
+        return usage_error("%s %s: no tensor type that can be written (q8_0, q4_k, …)", option, value);
+    *(int *)to = type;
     return 0;
 }
 
@@ -501,7 +509,9 @@ size_t run_option_rows(struct run_options *o, struct option_row *rows)
         OPTION_CALL_ROW("kv-type-v", 0, &o->type_v, set_kv_type, "TYPE", "-ctv: of the values alone"),
         {"flash-attn", 0, OPTION_ON_OFF, NULL, 0, 0, NULL, "-fa: accepted, always on", NULL},
         OPTION_CALL_ROW("rope-scaling", 0, &o->rope_scaling, set_rope_scaling, "KIND",
-                        "none or linear (default: the model's)"),
+                        "none, linear, dynamic or yarn (default: the model's)"),
+        OPTION_CALL_ROW("quantize", 0, &o->quantize, set_quantize, "TYPE",
+                        "matrices in floats become this type while loading (q8_0, q4_k, …)"),
         OPTION_NUMBER_ROW("rope-scale", 0, &o->rope_scale, 1e-6, 1e6, "F", "context grows by this factor"),
         OPTION_NUMBER_ROW("rope-freq-base", 0, &o->rope_freq_base, 1e-6, 1e15, "F", "theta of the rotation"),
         OPTION_FLAG_ROW("no-mmap", 0, &o->no_mmap, "read the file into memory instead of mapping it"),
@@ -542,7 +552,6 @@ size_t run_option_rows(struct run_options *o, struct option_row *rows)
         OPTION_CALL_ROW("samplers", 0, &s->samplers, set_samplers, "LIST",
                         "the chain's steps, separated by ';' (default: " SAMPLER_DEFAULT_STEPS ")"),
         OPTION_LATER_ROW("lora"),
-        OPTION_LATER_ROW("quantize"),
         OPTION_LATER_ROW("pack-cache"),
         OPTION_LATER_ROW("grammar"),
         OPTION_LATER_ROW("grammar-file"),

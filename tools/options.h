@@ -78,6 +78,7 @@ struct run_options {
     int type_k, type_v; /* enum qtype; −1: f16, or f32 with --compute f32 */
     int rope_scaling;   /* enum rope_scaling; −1: the model's */
     double rope_scale, rope_freq_base;
+    int quantize; /* enum qtype of float matrices; F32: as they are */
     bool no_mmap, mlock, check_finite;
     int log_level;
     const char *log_file;

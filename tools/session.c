@@ -126,7 +126,8 @@ static int open_all(struct session *s, const char *path, const struct run_option
                                      .no_repack = o->no_repack,
                                      .rope_freq_base = o->rope_freq_base,
                                      .rope_scale = o->rope_scale,
-                                     .rope_scaling = o->rope_scaling};
+                                     .rope_scaling = o->rope_scaling,
+                                     .quantize = o->quantize};
     if (model_load(&s->model, s->weights, &mo, err, errlen) != 0)
         return -1;
     s->config = model_config(s->model);

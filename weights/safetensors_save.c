@@ -1,15 +1,12 @@
-/* Writing a .safetensors file: under a temporary name beside the target, renamed when it is complete. */
+/* Writing a .safetensors file. */
 #include "quant/err.h"
 #include "weights/reader.h"
+#include "weights/save.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
 #include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 static const char *dtype_name(enum qtype type)
 {
@@ -54,74 +51,31 @@ static int add_entry(json_t *header, const struct save_tensor *s, uint64_t *at, 
     return 0;
 }
 
-static int write_all(int fd, const void *data, uint64_t n, const char *path, char *err, size_t errlen)
-{
-    for (const char *p = data; n > 0;) {
-        ssize_t done = write(fd, p, (size_t)n);
-        if (done < 0 && errno == EINTR)
-            continue;
-        if (done <= 0)
-            return err_set(err, errlen, "%s: cannot write it: %s", path, strerror(done < 0 ? errno : ENOSPC));
-        p += done;
-        n -= (uint64_t)done;
-    }
-    return 0;
-}
-
 /* Header (padded with spaces, so that the data starts at a multiple of 8), then the tensors. */
-static int write_file(int fd, const char *json, const struct save_tensor *t, size_t n, const char *path,
-                      char *err, size_t errlen)
+static int write_file(struct save_file *f, const char *json, const struct save_tensor *t, size_t n)
 {
     size_t len = strlen(json);
     uint64_t padded = (len + 7) & ~(uint64_t)7;
-    if (write_all(fd, &padded, sizeof padded, path, err, errlen) ||
-        write_all(fd, json, len, path, err, errlen) ||
-        write_all(fd, "       ", padded - len, path, err, errlen))
+    if (save_write(f, &padded, sizeof padded) || save_write(f, json, len) ||
+        save_write(f, "       ", padded - len))
         return -1;
     for (size_t i = 0; i < n; i++) {
         int64_t elements = 1;
         for (int d = 0; d < t[i].n_dims; d++)
             elements *= t[i].dims[d];
-        if (write_all(fd, t[i].data, (uint64_t)qtype_bytes(t[i].type, elements), path, err, errlen))
+        if (save_write(f, t[i].data, (uint64_t)qtype_bytes(t[i].type, elements)))
             return -1;
     }
     return 0;
 }
 
-/* Opens what is to be written: *temporary is the name to rename from, NULL when path is a device or a
- * pipe, which a rename would replace. */
-static int open_output(const char *path, char **temporary)
-{
-    struct stat st;
-    *temporary = NULL;
-    if (stat(path, &st) == 0 && !S_ISREG(st.st_mode))
-        return open(path, O_WRONLY | O_CLOEXEC);
-    if (asprintf(temporary, "%s.%ld.tmp", path, (long)getpid()) < 0) {
-        *temporary = NULL;
-        return -1;
-    }
-    return open(*temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0666);
-}
-
 static int save(const char *path, const char *json, const struct save_tensor *t, size_t n, char *err,
                 size_t errlen)
 {
-    char *temporary;
-    int fd = open_output(path, &temporary);
-    if (fd < 0) {
-        err_set(err, errlen, "%s: cannot create it: %s", path, strerror(errno));
-        free(temporary);
+    struct save_file f;
+    if (save_open(&f, path, err, errlen))
         return -1;
-    }
-    int rc = write_file(fd, json, t, n, path, err, errlen);
-    if (close(fd) && rc == 0)
-        rc = err_set(err, errlen, "%s: cannot write it: %s", path, strerror(errno));
-    if (temporary && rc == 0 && rename(temporary, path))
-        rc = err_set(err, errlen, "%s: cannot rename the finished file to it: %s", path, strerror(errno));
-    if (temporary && rc)
-        (void)unlink(temporary);
-    free(temporary);
-    return rc;
+    return save_close(&f, write_file(&f, json, t, n));
 }
 
 int weights_save_safetensors(const char *path, const struct save_tensor *t, size_t n, char *err,

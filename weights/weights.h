@@ -160,4 +160,23 @@ struct save_tensor {
 int weights_save_safetensors(const char *path, const struct save_tensor *t, size_t n, char *err,
                              size_t errlen);
 
+/* Writes a GGUF v3 file, likewise. Tensors come one after the other from `write`, which hands the bytes of
+ * tensor i (rows dense, dims[0] fastest) to weights_save_part in as many parts as it likes; −1 ends it. */
+struct save_file;
+struct save_gguf_tensor {
+    const char *name;
+    enum qtype type; /* one with a GGUF number */
+    int n_dims;
+    int64_t dims[WEIGHTS_MAX_DIMS]; /* as struct tensor has them: dims[0] fastest */
+};
+struct save_gguf {
+    const struct meta *meta;
+    const struct save_gguf_tensor *tensor;
+    size_t n_meta, n_tensors;
+    int (*write)(void *arg, size_t i, struct save_file *f);
+    void *arg;
+};
+int weights_save_gguf(const char *path, const struct save_gguf *g, char *err, size_t errlen);
+int weights_save_part(struct save_file *f, const void *data, uint64_t n);
+
 #endif

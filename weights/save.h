@@ -1,0 +1,26 @@
+/* A file that is written under a temporary name beside the target and renamed when it is complete. Private to
+ * this folder. */
+#ifndef QUOLL_SAVE_H
+#define QUOLL_SAVE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+struct save_file {
+    const char *path;
+    char *temporary; /* NULL when path is a device or a pipe, which a rename would replace */
+    int fd;
+    uint64_t at; /* bytes written */
+    char *err;
+    size_t errlen;
+};
+
+/* path and err are kept until save_close. −1: nothing is open. */
+int save_open(struct save_file *f, const char *path, char *err, size_t errlen);
+int save_write(struct save_file *f, const void *data, uint64_t n);
+/* Zero bytes up to the next multiple of `to`. */
+int save_pad(struct save_file *f, uint64_t to);
+/* rc 0: the file gets its name. Else what was written goes away. Returns rc, or −1 when that fails. */
+int save_close(struct save_file *f, int rc);
+
+#endif
