@@ -36,15 +36,12 @@ struct cursor {
     char where[128]; /* what is being read, for messages: "key 'general.name'" */
 };
 
-/* Types of ggml that this table of names alone knows. */
+/* Types of ggml that are in no file of today. */
 static const char *unsupported_type_name(uint32_t id)
 {
     static const char *const names[] = {
-        [4] = "q4_2",    [5] = "q4_3",        [9] = "q8_1",        [15] = "q8_k",       [16] = "iq2_xxs",
-        [17] = "iq2_xs", [18] = "iq3_xxs",    [19] = "iq1_s",      [21] = "iq3_s",      [22] = "iq2_s",
-        [29] = "iq1_m",  [31] = "q4_0_4_4",   [32] = "q4_0_4_8",   [33] = "q4_0_8_8",   [34] = "tq1_0",
-        [35] = "tq2_0",  [36] = "iq4_nl_4_4", [37] = "iq4_nl_4_8", [38] = "iq4_nl_8_8", [39] = "mxfp4",
-        [40] = "nvfp4",
+        [4] = "q4_2",      [5] = "q4_3",      [9] = "q8_1",        [15] = "q8_k",       [31] = "q4_0_4_4",
+        [32] = "q4_0_4_8", [33] = "q4_0_8_8", [36] = "iq4_nl_4_4", [37] = "iq4_nl_4_8", [38] = "iq4_nl_8_8",
     };
     return id < sizeof names / sizeof *names && names[id] ? names[id] : "unknown";
 }

@@ -260,7 +260,7 @@ static void bomb(const char *head, size_t head_len, const char *unit, size_t uni
     free(data);
 }
 #define BOMB(head, unit, expected) \
-    bomb(head, sizeof(head) - 1, unit, sizeof(unit) - 1, (32 << 20) / (sizeof(unit) - 1), expected)
+    bomb(head, sizeof(head) - 1, unit, sizeof(unit) - 1, (8 << 20) / (sizeof(unit) - 1), expected)
 
 START_TEST(bombs)
 {
