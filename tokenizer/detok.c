@@ -32,8 +32,11 @@ static const char *next_piece(const struct tokenizer *t, int32_t id, bool with_c
     if (*len == 0 || *started || tokenizer_is_control(t, id))
         return text;
     *started = true;
+    if (t->pieces.piece[id].type == TOKEN_UNKNOWN)
+        return text;
     if (t->strip_first_space && text[0] == ' ') {
         (*len)--;
+        *started = *len > 0 || !t->strip_first_pieces;
         return text + 1;
     }
     return text;

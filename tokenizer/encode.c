@@ -34,9 +34,23 @@ struct hit {
     size_t from, to;
 };
 
-/* The first token of m in text from byte `from` on, and whether it counts under these flags. */
+/* Is one of the places (ascending) inside text[from … to)? */
+static bool is_guarded(const struct ids *places, size_t from, size_t to)
+{
+    size_t lo = 0, hi = places ? places->n : 0;
+    while (lo < hi) {
+        size_t mid = lo + (hi - lo) / 2;
+        if ((size_t)places->v[mid] <= from)
+            lo = mid + 1;
+        else
+            hi = mid;
+    }
+    return places && lo < places->n && (size_t)places->v[lo] < to;
+}
+
+/* The first token of m in text from byte `from` on that counts under these flags and is not guarded. */
 static bool next_hit(const struct tokenizer *t, const struct matcher *m, const char *text, size_t len,
-                     size_t from, unsigned flags, struct hit *hit)
+                     size_t from, unsigned flags, const struct ids *guards, struct hit *hit)
 {
     size_t n;
     for (size_t i = from; m->n > 0 && i<len; i += n> 0 ? n : 1) {
@@ -44,6 +58,10 @@ static bool next_hit(const struct tokenizer *t, const struct matcher *m, const c
         if (n == 0)
             continue;
         const struct piece *p = &t->pieces.piece[hit->id];
+        if (is_guarded(guards, i, i + n)) {
+            n = 1; /* another may begin inside it */
+            continue;
+        }
         if (!(flags & ENCODE_SPECIAL) && p->type != TOKEN_USER_DEFINED)
             continue; /* its text is passed over: no other token begins inside it */
         if ((p->flags & TOKEN_SINGLE_WORD) &&
@@ -80,13 +98,15 @@ static int encode_clean(struct encoder *e, const char *text, size_t len, unsigne
     size_t from = 0;
     struct hit hit;
     e->max_room = len < MAX_ROOM / 64 - 1024 ? 64 * len + 65536 : MAX_ROOM;
+    e->stripped = false;
     if (normalize(e, &t->normalizer, &text, &len) < 0)
         return -1;
+    first = first && !e->stripped; /* where Hugging Face looks, the text does not begin here any more */
     if (len > e->max_room)
         return err_set(e->err, e->errlen, "%s: the text grows too long when it is normalised", t->name);
     if (t->kind == VOCAB_UNIGRAM && t->float_scores) /* it chooses among all tokens, the user's too */
         return encode_words(e, text, len, first);
-    while (next_hit(t, &t->normalized, text, len, from, flags, &hit)) {
+    while (next_hit(t, &t->normalized, text, len, from, flags, NULL, &hit)) {
         if (encode_words(e, text + from, hit.from - from, first && from == 0) < 0)
             return -1;
         if (ids_push(&e->ids, hit.id) < 0)
@@ -177,7 +197,7 @@ static int push_all(struct encoder *e, const int32_t *ids, size_t n)
     return 0;
 }
 
-static int encode(struct encoder *e, const char *text, size_t len, unsigned flags)
+static int encode(struct encoder *e, const char *text, size_t len, unsigned flags, const struct ids *guards)
 {
     const struct tokenizer *t = e->t;
     const struct matcher none = {.n = 0};
@@ -193,10 +213,9 @@ static int encode(struct encoder *e, const char *text, size_t len, unsigned flag
         memcmp(text, t->prefix_text, strlen(t->prefix_text)) == 0) {
         if (push_all(e, t->prefix, t->n_prefix) < 0)
             return -1;
-        text += strlen(t->prefix_text);
-        len -= strlen(t->prefix_text);
+        from = strlen(t->prefix_text);
     }
-    while (next_hit(t, raw, text, len, from, flags, &hit)) {
+    while (next_hit(t, raw, text, len, from, flags, guards, &hit)) {
         if (encode_stretch(e, text + from, hit.from - from, flags, from == 0) < 0 ||
             push_all(e, &hit.id, 1) < 0)
             return -1;
@@ -207,11 +226,11 @@ static int encode(struct encoder *e, const char *text, size_t len, unsigned flag
     return flags & ENCODE_BOS ? push_all(e, t->suffix, t->n_suffix) : 0;
 }
 
-int tokenizer_encode(const struct tokenizer *t, const char *text, size_t len, unsigned flags, int32_t **ids,
-                     size_t *n, char *err, size_t errlen)
+static int encode_guarded(const struct tokenizer *t, const char *text, size_t len, unsigned flags,
+                          const struct ids *guards, int32_t **ids, size_t *n, char *err, size_t errlen)
 {
     struct encoder e = {.t = t, .unknown_end = SIZE_MAX, .err = err, .errlen = errlen};
-    int rc = encode(&e, text, len, flags);
+    int rc = encode(&e, text, len, flags, guards);
     if (rc == 0 && !e.ids.v && !(e.ids.v = malloc(sizeof *e.ids.v)))
         rc = encoder_oom(&e);
     *ids = rc == 0 ? e.ids.v : NULL;
@@ -219,5 +238,69 @@ int tokenizer_encode(const struct tokenizer *t, const char *text, size_t len, un
     if (rc == 0)
         e.ids.v = NULL;
     encoder_free(&e);
+    return rc;
+}
+
+int tokenizer_encode(const struct tokenizer *t, const char *text, size_t len, unsigned flags, int32_t **ids,
+                     size_t *n, char *err, size_t errlen)
+{
+    return encode_guarded(t, text, len, flags, NULL, ids, n, err, errlen);
+}
+
+int tokenizer_guard(const struct tokenizer *t, const char *text, size_t len, const char *mark,
+                    const char *except, char **guarded, size_t *n)
+{
+    size_t cap = len + 64, n_mark = strlen(mark), done = 0;
+    char *out = malloc(cap);
+    *n = 0;
+    for (size_t i = 0; out && i < len; i++) {
+        int32_t id;
+        size_t found = matcher_at(&t->raw, text + i, len - i, &id), one = char_len(text + i, len - i);
+        bool user = found > 0 && t->pieces.piece[id].type == TOKEN_USER_DEFINED;
+        if (found == 0 || user || found <= one || i + one <= done ||
+            (except && memmem(text + i, found, except, strlen(except))))
+            continue;
+        if (cap - *n < len - done + n_mark + 1) {
+            cap = 2 * (*n + len - done + n_mark + 1);
+            char *more = realloc(out, cap);
+            if (!more) {
+                free(out);
+                return -1;
+            }
+            out = more;
+        }
+        memcpy(out + *n, text + done, i + one - done);
+        memcpy(out + *n + (i + one - done), mark, n_mark);
+        *n += i + one - done + n_mark;
+        done = i + one;
+    }
+    if (!out)
+        return -1;
+    memcpy(out + *n, text + done, len - done); /* there was room for all of it */
+    *n += len - done;
+    out[*n] = '\0';
+    *guarded = out;
+    return 0;
+}
+
+int tokenizer_encode_guarded(const struct tokenizer *t, const char *text, size_t len, const char *mark,
+                             int32_t **ids, size_t *n, char *err, size_t errlen)
+{
+    struct ids places = {0};
+    size_t n_mark = strlen(mark), n_plain = 0;
+    char *plain = len <= MAX_TEXT ? malloc(len + 1) : NULL;
+    bool failed = !plain;
+    for (size_t i = 0; i < len && !failed;) {
+        const char *next = memmem(text + i, len - i, mark, n_mark);
+        size_t k = next ? (size_t)(next - text) - i : len - i;
+        memcpy(plain + n_plain, text + i, k);
+        n_plain += k;
+        failed = next && ids_push(&places, (int32_t)n_plain) < 0;
+        i += k + (next ? n_mark : 0);
+    }
+    int rc = failed ? err_set(err, errlen, "%s: out of memory for a prompt of %zu bytes", t->name, len)
+                    : encode_guarded(t, plain, n_plain, ENCODE_SPECIAL, &places, ids, n, err, errlen);
+    free(plain);
+    free(places.v);
     return rc;
 }

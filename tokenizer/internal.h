@@ -158,6 +158,8 @@ struct encoder { /* of one call of tokenizer_encode */
     struct buf norm[2]; /* a stretch, normalised: steps read one and write the other */
     struct buf pre[2];  /* its words, rewritten */
     struct buf spelled; /* a word that is not UTF-8 */
+    struct buf known;   /* a word without the characters that have no token */
+    bool stripped;      /* the normaliser took white space from the start of the text */
     size_t max_room;    /* a text may not grow beyond any measure */
     char *err;
     size_t errlen;
@@ -168,8 +170,9 @@ int encoder_oom(const struct encoder *e);
 int encoder_room(const struct encoder *e, struct buf *b, size_t cap); /* drops the contents to grow */
 /* Appends; *n is how much is in use. */
 int buf_put(const struct encoder *e, struct buf *b, size_t *n, const char *text, size_t len);
-int words_push(const struct encoder *e, struct words *w, size_t from,
-               size_t to); /* empty ones are left out */
+/* empty ones are left out */
+int words_push(const struct encoder *e, struct words *w, size_t from, size_t to);
+int words_push_any(const struct encoder *e, struct words *w, size_t from, size_t to);
 /* Room for n symbols in e->symbol. */
 int encoder_symbols(struct encoder *e, size_t n);
 /* Merges e->symbol[0 … n), parts of text of len bytes, the cheapest pair first, the leftmost of equals.
@@ -320,7 +323,9 @@ struct tokenizer {
     int32_t *prefix, *suffix; /* put around a text */
     size_t n_prefix, n_suffix;
     char *prefix_text; /* what the prefix looks like where it cannot be found token by token; else NULL */
-    bool whole_words, byte_fallback, fuse_unk, drop_unknown, strip_first_space, join_invalid;
+    bool some_dropped; /* characters without a token vanish, and what was beside them may merge */
+    bool whole_words, byte_fallback, fuse_unk, drop_unknown, strip_first_space, strip_first_pieces,
+        join_invalid;
     char *word_prefix, *word_suffix;
 };
 

@@ -34,6 +34,7 @@ void encoder_free(struct encoder *e)
         free(e->pre[i].s);
     }
     free(e->spelled.s);
+    free(e->known.s);
 }
 
 int encoder_oom(const struct encoder *e)
@@ -79,8 +80,11 @@ int buf_put(const struct encoder *e, struct buf *b, size_t *n, const char *text,
 
 int words_push(const struct encoder *e, struct words *w, size_t from, size_t to)
 {
-    if ((to & 0x7fffffffu) <= from)
-        return 0;
+    return to > from ? words_push_any(e, w, from, to) : 0;
+}
+
+int words_push_any(const struct encoder *e, struct words *w, size_t from, size_t to)
+{
     if (w->n == w->cap) {
         size_t cap = w->cap ? w->cap * 2 : 256;
         struct word *v = realloc(w->v, cap * sizeof *v);

@@ -84,6 +84,16 @@ static int32_t find_in_model(const struct tokenizer *t, const char *text, size_t
     return id >= 0 && t->pieces.piece[id].in_model ? id : -1;
 }
 
+static bool has_all_bytes(const struct tokenizer *t)
+{
+    for (int i = 0; i < 256; i++) {
+        char byte = (char)i, spelled[2];
+        if (find_in_model(t, spelled, byte_alphabet_spell(&byte, 1, spelled)) < 0)
+            return false;
+    }
+    return true;
+}
+
 int model_init(struct tokenizer *t, const struct vocab_spec *spec, char *err, size_t errlen)
 {
     const struct pieces *p = &t->pieces;
@@ -101,6 +111,9 @@ int model_init(struct tokenizer *t, const struct vocab_spec *spec, char *err, si
         char c = (char)i;
         t->ascii_id[i] = find_in_model(t, &c, 1);
     }
+    t->some_dropped = spec->kind == VOCAB_BPE && !spec->byte_fallback && (t->drop_unknown || t->unk < 0);
+    if (t->some_dropped && t->spelling == SPELLING_BYTES && has_all_bytes(t))
+        t->some_dropped = false;
     if (spec->kind == VOCAB_BPE)
         return read_merges(t, spec, err, errlen);
     if (spec->kind == VOCAB_UNIGRAM)
@@ -130,16 +143,44 @@ int model_unknown(struct encoder *e, const char *text, size_t len)
     return 0;
 }
 
-/* The id of the character word[i … i + n) of a word of len bytes, with what marks its place in the word. */
-static int32_t char_id(const struct tokenizer *t, const char *word, size_t len, size_t i, size_t n)
+/* The character word[i … i + n) of a word of len bytes, with what marks its place in the word. Returns the
+ * length at *text, which may be buf. */
+static size_t char_text(const struct tokenizer *t, const char *word, size_t len, size_t i, size_t n,
+                        char buf[256], const char **text)
 {
     const char *prefix = i > 0 ? t->word_prefix : NULL, *suffix = i + n == len ? t->word_suffix : NULL;
+    *text = word + i;
     if (!prefix && !suffix)
-        return n == 1 && !(word[i] & 0x80) ? t->ascii_id[(uint8_t)word[i]] : find_in_model(t, word + i, n);
-    char text[256];
-    int n_text =
-        snprintf(text, sizeof text, "%s%.*s%s", prefix ? prefix : "", (int)n, word + i, suffix ? suffix : "");
-    return n_text < (int)sizeof text ? find_in_model(t, text, (size_t)n_text) : -1;
+        return n;
+    size_t n_prefix = prefix ? strlen(prefix) : 0, n_suffix = suffix ? strlen(suffix) : 0;
+    *text = buf; /* there is room: the marks have at most 100 bytes each */
+    if (prefix)
+        memcpy(buf, prefix, n_prefix);
+    memcpy(buf + n_prefix, word + i, n);
+    if (suffix)
+        memcpy(buf + n_prefix + n, suffix, n_suffix);
+    return n_prefix + n + n_suffix;
+}
+
+static int32_t char_id(const struct tokenizer *t, const char *word, size_t len, size_t i, size_t n)
+{
+    char buf[256];
+    const char *text;
+    size_t n_text = char_text(t, word, len, i, n, buf, &text);
+    if (n_text == 1 && !(text[0] & 0x80))
+        return t->ascii_id[(uint8_t)text[0]];
+    return find_in_model(t, text, n_text);
+}
+
+/* A symbol that is no token. */
+static int push_unknown(struct encoder *e, const char *word, size_t len, size_t from, size_t to)
+{
+    char buf[256];
+    const char *text = word + from;
+    size_t n = to - from;
+    if (e->t->word_prefix || e->t->word_suffix)
+        n = char_text(e->t, word, len, from, n, buf, &text);
+    return model_unknown(e, text, n);
 }
 
 /* A word, or a part of one that no token crosses. */
@@ -152,19 +193,22 @@ static int merge_part(struct encoder *e, const char *word, size_t len)
     if (encoder_symbols(e, len) < 0)
         return -1;
     uint32_t n_symbols = 0;
-    for (size_t i = 0, n; i < len; i += n, n_symbols++) {
+    for (size_t i = 0, n; i < len; i += n) {
         n = char_len(word + i, len - i);
-        e->symbol[n_symbols].at = (uint32_t)i;
         /* of those that merge by text it is looked up below, where a character is left alone */
-        e->symbol[n_symbols].id = t->kind == VOCAB_BPE ? char_id(t, word, len, i, n) : -1;
+        int32_t id = t->kind == VOCAB_BPE ? char_id(t, word, len, i, n) : -1;
+        if (id >= 0 || !t->some_dropped)
+            e->symbol[n_symbols++] = (struct symbol){.at = (uint32_t)i, .id = id};
     }
+    if (n_symbols == 0)
+        return 0;
     encoder_merge(e, word, len, n_symbols);
     bool whole = true;
     for (uint32_t i = 0; i != NO_SYMBOL; i = e->symbol[i].next) {
         const struct symbol *s = &e->symbol[i];
         size_t end = s->next == NO_SYMBOL ? len : e->symbol[s->next].at;
         int32_t id = s->id >= 0 || t->kind == VOCAB_BPE ? s->id : find_in_model(t, word + s->at, end - s->at);
-        if (id < 0 && model_unknown(e, word + s->at, end - s->at) < 0)
+        if (id < 0 && push_unknown(e, word, len, s->at, end) < 0)
             return -1;
         if (id >= 0 && ids_push(&e->ids, id) < 0)
             return encoder_oom(e);
@@ -175,11 +219,27 @@ static int merge_part(struct encoder *e, const char *word, size_t len)
     return 0;
 }
 
+/* The word without the characters that have no token, in e->known; SIZE_MAX: out of memory. */
+static size_t drop_unknown(struct encoder *e, const char **word, size_t len)
+{
+    size_t n = 0;
+    if (encoder_room(e, &e->known, len) < 0)
+        return SIZE_MAX;
+    for (size_t i = 0, k; i < len; i += k) {
+        k = char_len(*word + i, len - i);
+        if (char_id(e->t, *word, len, i, k) >= 0) {
+            memcpy(e->known.s + n, *word + i, k);
+            n += k;
+        }
+    }
+    *word = e->known.s;
+    return n;
+}
+
 int model_word(struct encoder *e, const char *word, size_t len)
 {
     const struct tokenizer *t = e->t;
-    if (t->kind == VOCAB_BPE)
-        e->unknown_end = SIZE_MAX; /* the unknown is fused inside words only */
+    e->unknown_end = SIZE_MAX; /* the unknown is fused inside words only */
     if (t->kind == VOCAB_UNIGRAM)
         return unigram_word(e, word, len);
     if (t->whole_words) {
@@ -189,6 +249,10 @@ int model_word(struct encoder *e, const char *word, size_t len)
     }
     if (t->word_prefix || t->word_suffix)
         return merge_part(e, word, len);
+    if (t->some_dropped)
+        len = drop_unknown(e, &word, len);
+    if (len == 0 || len == SIZE_MAX)
+        return len == 0 ? 0 : -1;
     size_t from = 0;
     uint8_t last = 0;
     for (size_t i = 0, n; i < len; i += n) {

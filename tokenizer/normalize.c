@@ -77,10 +77,11 @@ static int strip_accents(struct encoder *e, const struct step *s, const char **t
 
 static int strip(struct encoder *e, const struct step *s, const char **text, size_t *len, struct buf *out)
 {
-    (void)e;
     (void)out;
-    for (size_t k; s->how.left && (k = space_at(*text, *len)) > 0; *len -= k)
+    for (size_t k; s->how.left && (k = space_at(*text, *len)) > 0; *len -= k) {
         *text += k;
+        e->stripped = true;
+    }
     for (size_t k; s->how.right && (k = space_before(*text, *len)) > 0;)
         *len -= k;
     return 0;

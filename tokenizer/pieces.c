@@ -128,19 +128,16 @@ enum vocab_spelling usual_spelling(const struct vocab_spec *spec)
     return spec->kind == VOCAB_BPE ? SPELLING_BYTES : SPELLING_SPACES;
 }
 
-/* Is the token matched in text whose spaces have become U+2581? */
-static bool escaped(const struct vocab_token *v, enum vocab_spelling spelling)
-{
-    return spelling == SPELLING_SPACES && v->type == TOKEN_USER_DEFINED && !(v->flags & TOKEN_ADDED);
-}
-
-/* Puts a token's text into the table. Spaces of user-defined SentencePiece tokens become U+2581, as in the
- * text they are matched with: some files have them so, some not. Returns the length, at most 3 × len. */
-static size_t spell(enum vocab_spelling spelling, const struct vocab_token *v, char *text)
+/* Puts a token's text into the table. Spaces of a GGUF's user-defined SentencePiece tokens become U+2581, as
+ * in the text they are matched with: some files have them so, some not. Returns the length, at most 3 × len.
+ */
+static size_t spell(const struct vocab_spec *spec, const struct vocab_token *v, char *text)
 {
     size_t n = 0;
+    bool escape =
+        !spec->own_steps && usual_spelling(spec) == SPELLING_SPACES && v->type == TOKEN_USER_DEFINED;
     for (size_t i = 0; i < v->len; i++) {
-        if (escaped(v, spelling) && v->text[i] == ' ') {
+        if (escape && v->text[i] == ' ') {
             memcpy(text + n, SPACE_MARK, 3);
             n += 3;
         } else {
@@ -209,7 +206,7 @@ static void fill_piece(struct pieces *p, const struct vocab_spec *spec, int32_t 
                         .flags = (uint8_t)v->flags,
                         .shown = v->out != NULL,
                         .in_model = is_in_model(spec, v)};
-    q->text_len = (uint32_t)spell(usual_spelling(spec), v, p->text + *text_end);
+    q->text_len = (uint32_t)spell(spec, v, p->text + *text_end);
     q->rank = score_rank((float)v->score);
     q->out_len =
         (uint32_t)running_text(usual_spelling(spec), v, p->text + *text_end, q->text_len, p->out + *out_end);

@@ -38,26 +38,28 @@ static int push_part(struct encoder *e, const struct step *s, size_t from, size_
         return 0;
     if (s->how.behavior == SPLIT_ISOLATED || s->how.behavior == SPLIT_REMOVED)
         return words_push(e, &e->words, from, to);
-    return words_push(e, &e->matches, from, to | (separator ? (size_t)1 << 31 : 0));
+    return words_push_any(e, &e->matches, from, to | (separator ? (size_t)1 << 31 : 0));
 }
 
-/* Cuts one word. The pattern does not see what is outside. */
+/* Cuts one word. The pattern does not see what is outside. An empty match counts as one, but not at the end
+ * of the match before it. */
 static int split_word(struct encoder *e, const struct step *s, const struct pattern_run *run,
                       const char *text, struct word w)
 {
     const char *word = text + w.from;
-    size_t len = w.to - w.from, done = 0, from = 0;
+    size_t len = w.to - w.from, done = 0, from = 0, last = SIZE_MAX;
     struct word m;
     int rc = 0;
     e->matches.n = 0;
     while (from <= len && (rc = pattern_next(run, e, word, len, from, &m)) > 0) {
-        if (m.from > done && push_part(e, s, w.from + done, w.from + m.from, false) < 0)
+        if (m.to == m.from && m.to == last) {
+            from = m.to + (m.to < len ? char_len(word + m.to, len - m.to) : 1);
+            continue;
+        }
+        if ((m.from > done && push_part(e, s, w.from + done, w.from + m.from, false) < 0) ||
+            push_part(e, s, w.from + m.from, w.from + m.to, true) < 0)
             return -1;
-        if (m.to > m.from && push_part(e, s, w.from + m.from, w.from + m.to, true) < 0)
-            return -1;
-        done = m.to > m.from ? m.to : m.from;
-        /* an empty match cuts; the next begins a character later */
-        from = m.to > m.from ? m.to : m.from < len ? m.from + char_len(word + m.from, len - m.from) : len + 1;
+        done = from = last = m.to;
     }
     if (rc < 0 || (done < len && push_part(e, s, w.from + done, w.to, false) < 0))
         return -1;

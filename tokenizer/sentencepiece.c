@@ -81,6 +81,12 @@ static int add_tokens(struct sp_reader *r)
     for (size_t i = 0; i < r->hints->n_added; i++) {
         const struct vocab_added *a = &r->hints->added[i];
         size_t id = a->id < 0 ? r->spec.n_tokens : (size_t)a->id;
+        if (a->id == VOCAB_ID_OF_TEXT) {
+            int32_t found = find_token(r, a->token.text, a->token.len);
+            if (found < 0)
+                continue;
+            id = (size_t)found;
+        }
         if (id >= r->first + r->model->n_pieces + r->hints->n_added + MAX_GAP)
             return FAULT(r, "%s: the added token %.60s has the id %zu, far outside the vocabulary", r->name,
                          a->token.text, id);
@@ -90,8 +96,11 @@ static int add_tokens(struct sp_reader *r)
         bool is_piece = t->len == a->token.len && memcmp(t->text, a->token.text, t->len) == 0;
         if (is_piece && t->type != TOKEN_NORMAL && t->type != TOKEN_USER_DEFINED)
             t->flags |= a->token.flags & (TOKEN_LSTRIP | TOKEN_RSTRIP | TOKEN_SINGLE_WORD);
-        else if (is_piece || t->len == 0)
+        else if (is_piece || t->len == 0) {
+            double score = t->score;
             *t = a->token;
+            t->score = score;
+        }
     }
     return 0;
 }
@@ -184,8 +193,8 @@ static int read_normalizer(struct sp_reader *r)
                                         (r->trainer->treat_whitespace_as_suffix ? SP_SUFFIX : 0u)};
     r->spec.own_steps = true;
     r->spec.normalizer = r->steps;
-    r->spec.strip_first_space =
-        (n->add_dummy_prefix && !r->trainer->treat_whitespace_as_suffix) || n->remove_extra_whitespaces;
+    r->spec.strip_first_space = n->add_dummy_prefix || n->remove_extra_whitespaces;
+    r->spec.strip_first_pieces = n->remove_extra_whitespaces;
     return 0;
 }
 

@@ -10,7 +10,7 @@ static size_t next_part(const struct encoder *e, const struct step *s, const cha
 {
     int32_t id;
     *to = text;
-    *n_to = s->map.blob ? matcher_at(&e->t->normalized, text, len, &id) : 0;
+    *n_to = matcher_at(&e->t->normalized, text, len, &id);
     if (*n_to > 0) /* user-defined tokens stay as they are */
         return *n_to;
     size_t n = charsmap_find(&s->map, text, len, false, to);

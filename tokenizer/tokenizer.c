@@ -4,7 +4,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { MAX_SPECIAL = 1 << 20 }; /* bytes of a special token, normalised */
+enum {
+    MAX_SPECIAL = 1 << 20, /* bytes of a special token, normalised */
+    MAX_MARK = 100,        /* … of what marks parts of a word */
+};
 
 static int check_id(const struct vocab_spec *spec, const char *what, int32_t id, char *err, size_t errlen)
 {
@@ -208,7 +211,12 @@ static int fill(struct tokenizer *t, const struct vocab_spec *spec, char *err, s
     t->fuse_unk = spec->fuse_unk || !spec->own_vocabulary;
     t->drop_unknown = !spec->own_vocabulary && t->spelling == SPELLING_BYTES;
     t->strip_first_space = spec->strip_first_space || (!spec->own_steps && spec->add_space_prefix);
+    t->strip_first_pieces = spec->strip_first_pieces;
     t->join_invalid = spec->join_invalid;
+    if ((spec->word_prefix && strlen(spec->word_prefix) > MAX_MARK) ||
+        (spec->word_suffix && strlen(spec->word_suffix) > MAX_MARK))
+        return err_set(err, errlen, "%s: the mark of a word's parts is longer than %d bytes", spec->name,
+                       MAX_MARK);
     t->name = strdup(spec->name);
     t->word_prefix = spec->word_prefix ? strdup(spec->word_prefix) : NULL;
     t->word_suffix = spec->word_suffix ? strdup(spec->word_suffix) : NULL;

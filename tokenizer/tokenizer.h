@@ -128,6 +128,7 @@ struct vocab_spec {
     bool add_space_prefix, remove_extra_spaces; /* SPM */
     bool strip_after_special;                   /* Phi-3: white space behind its control tokens goes away */
     bool strip_first_space;                     /* decoding: one space at the start of the text is dropped */
+    bool strip_first_pieces;                    /* … of every piece, until one leaves something */
     bool whole_words;         /* a word that is a token is that token, whatever the merges say */
     bool byte_fallback;       /* a character that is no token is spelled in byte tokens */
     bool fuse_unk;            /* several unknown characters are one unknown token */
@@ -135,6 +136,11 @@ struct vocab_spec {
     bool no_specials_in_text; /* ENCODE_SPECIAL has no effect (a bare SentencePiece model) */
     bool join_invalid;        /* tiktoken: from the first byte that is not UTF-8 all is one word */
     const char *word_prefix, *word_suffix; /* BPE: of characters inside, at the end of a word; NULL: none */
+};
+
+enum {
+    VOCAB_ID_NEXT = -1,    /* the first that no token has yet */
+    VOCAB_ID_OF_TEXT = -2, /* that of the piece of this text */
 };
 
 /* What the files beside a vocabulary say about it (tokenizer_config.json, generation_config.json, …). A
@@ -189,6 +195,16 @@ enum {
  * C. Characters without a token: the unknown token, or nothing. Safe to call from several threads. */
 int tokenizer_encode(const struct tokenizer *t, const char *text, size_t len, unsigned flags, int32_t **ids,
                      size_t *n, char *err, size_t errlen);
+
+/* For text by a user that goes into a prompt with control tokens: a copy of text (malloc'ed, NUL past *n)
+ * with mark put inside everything that ENCODE_SPECIAL would find as a control token, save those whose text
+ * has `except` in it (NULL: none). tokenizer_encode_guarded encodes a prompt made of such texts with
+ * ENCODE_SPECIAL, takes the marks out and finds no token where one was. mark is a character that the texts do
+ * not have. */
+int tokenizer_guard(const struct tokenizer *t, const char *text, size_t len, const char *mark,
+                    const char *except, char **guarded, size_t *n);
+int tokenizer_encode_guarded(const struct tokenizer *t, const char *text, size_t len, const char *mark,
+                             int32_t **ids, size_t *n, char *err, size_t errlen);
 
 int32_t tokenizer_n_tokens(const struct tokenizer *t);
 int32_t tokenizer_bos(const struct tokenizer *t); /* −1: none */

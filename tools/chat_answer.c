@@ -38,30 +38,18 @@ static int text_append(struct text *t, const char *s, size_t n)
     return 0;
 }
 
-/* The visible conversation as the template writes it. */
-static int prompt_text(struct answerer *a, const struct talk *t, char **text, size_t *len, char *err,
-                       size_t errlen)
-{
-    json_t *visible = talk_visible(t);
-    if (!visible)
-        return err_set(err, errlen, "out of memory");
-    int result = chat_prompt_render(a->session->chat, visible, true, text, len, err, errlen);
-    json_decref(visible);
-    return result;
-}
-
-/* That text as ids, then the answer so far. */
+/* The visible conversation as the template writes it, as ids; then the answer so far. */
 static int prompt_ids(struct answerer *a, const struct talk *t, const struct ids *answer, struct ids *out,
                       char *err, size_t errlen)
 {
-    char *text = NULL;
     int32_t *ids = NULL, *all = NULL;
-    size_t len = 0, n = 0;
-    if (prompt_text(a, t, &text, &len, err, errlen) != 0)
-        return -1;
-    /* no ENCODE_BOS: the template writes it */
-    int result = tokenizer_encode(a->session->tokenizer, text, len, ENCODE_SPECIAL, &ids, &n, err, errlen);
-    free(text);
+    size_t n = 0;
+    json_t *visible = talk_visible(t);
+    if (!visible)
+        return err_set(err, errlen, "out of memory");
+    int result =
+        chat_prompt_ids(a->session->chat, a->session->tokenizer, visible, true, &ids, &n, err, errlen);
+    json_decref(visible);
     if (result != 0)
         return -1;
     if (n == 0)

@@ -3,6 +3,7 @@
 
 #include "quant/err.h"
 #include "tokenizer/template.h"
+#include "tools/vocab.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -21,11 +22,6 @@ static const struct meta *find_template(const struct weights *w)
     return m ? m : weights_meta_find(w, "tokenizer.chat_template.default");
 }
 
-bool chat_prompt_exists(const struct weights *w)
-{
-    return find_template(w) != NULL;
-}
-
 static char *token_text(const struct tokenizer *t, int32_t id)
 {
     size_t len;
@@ -33,27 +29,95 @@ static char *token_text(const struct tokenizer *t, int32_t id)
     return piece ? strndup(piece, len) : NULL;
 }
 
+static int open_source(struct chat_prompt **out, const char *name, const char *source, size_t len,
+                       const struct tokenizer *t, char *err, size_t errlen)
+{
+    char *bos = token_text(t, tokenizer_bos(t)), *eos = token_text(t, tokenizer_eos(t));
+    int rc = chat_prompt_open_source(out, name, source, len, bos, eos, err, errlen);
+    free(bos);
+    free(eos);
+    return rc;
+}
+
+static int open_builtin(struct chat_prompt **out, const char *path, const char *architecture,
+                        const struct tokenizer *t, char *err, size_t errlen)
+{
+    const char *source, *name = chat_builtin(t, architecture, &source);
+    if (!name)
+        return err_set(err, errlen, "%s: the model has no chat template", path);
+    tool_note(NOTE_USUAL, "note: the model has no chat template, %s is used\n", name);
+    return open_source(out, name, source, strlen(source), t, err, errlen);
+}
+
+static int open_folder(struct chat_prompt **out, const char *folder, const struct tokenizer *t, char *err,
+                       size_t errlen)
+{
+    struct chat_source s;
+    int rc = chat_source_folder(&s, folder, err, errlen);
+    if (rc == 0)
+        rc = open_source(out, s.name, s.source, s.len, t, err, errlen);
+    if (rc > 0) {
+        struct vocab_files f = {0};
+        rc = vocab_files_open(&f, folder, err, errlen);
+        const char *type = json_string_value(json_object_get(f.config, "model_type"));
+        if (rc == 0)
+            rc = open_builtin(out, folder, type ? type : "", t, err, errlen);
+        vocab_files_close(&f);
+    }
+    chat_source_free(&s);
+    return rc;
+}
+
+static int open_gguf(struct chat_prompt **out, const struct weights *w, const struct tokenizer *t, char *err,
+                     size_t errlen)
+{
+    struct wstr source = {NULL, 0}, architecture = {NULL, 0};
+    const struct meta *m = find_template(w), *arch = weights_meta_find(w, "general.architecture");
+    char *name = NULL;
+    if (m && (m->type != META_STRING || !meta_str(m, 0, &source)))
+        return err_set(err, errlen, "%s: key %s is no string", weights_path(w), m->key);
+    if (arch)
+        (void)meta_str(arch, 0, &architecture);
+    int n = m ? asprintf(&name, "%s: %s", weights_path(w), m->key)
+              : asprintf(&name, "%.*s", (int)(architecture.len < 40 ? architecture.len : 40),
+                         architecture.s ? architecture.s : "");
+    if (n < 0)
+        return err_set(err, errlen, "%s: out of memory", weights_path(w));
+    int rc = m ? open_source(out, name, source.s, source.len, t, err, errlen)
+               : open_builtin(out, weights_path(w), name, t, err, errlen);
+    free(name);
+    return rc;
+}
+
 int chat_prompt_open(struct chat_prompt **out, const struct weights *w, const struct tokenizer *t, char *err,
                      size_t errlen)
 {
-    struct wstr source;
-    const struct meta *m = find_template(w);
     *out = NULL;
-    if (!m)
-        return err_set(err, errlen, "%s: no chat template (key tokenizer.chat_template)", weights_path(w));
-    if (m->type != META_STRING || !meta_str(m, 0, &source))
-        return err_set(err, errlen, "%s: key %s is no string", weights_path(w), m->key);
-    char *bos = token_text(t, tokenizer_bos(t)), *eos = token_text(t, tokenizer_eos(t)), *name = NULL;
-    int rc = -1;
-    if (asprintf(&name, "%s: %s", weights_path(w), m->key) < 0)
-        name = NULL;
-    if (name)
-        rc = chat_prompt_open_source(out, name, source.s, source.len, bos, eos, err, errlen);
-    else
-        (void)err_set(err, errlen, "%s: out of memory", weights_path(w));
-    free(name);
-    free(bos);
-    free(eos);
+    if (strncmp(weights_format(w), "GGUF", 4) == 0)
+        return open_gguf(out, w, t, err, errlen);
+    char *folder = weights_folder(w) ? strdup(weights_folder(w)) : vocab_folder(weights_path(w));
+    int rc = folder ? open_folder(out, folder, t, err, errlen)
+                    : err_set(err, errlen, "%s: out of memory", weights_path(w));
+    free(folder);
+    return rc;
+}
+
+int chat_prompt_open_path(struct chat_prompt **out, const char *path, const struct tokenizer *t, char *err,
+                          size_t errlen)
+{
+    *out = NULL;
+    if (vocab_is_gguf(path)) {
+        struct weights *w;
+        if (weights_open(&w, path, NULL, err, errlen) != 0)
+            return -1;
+        int rc = chat_prompt_open(out, w, t, err, errlen);
+        weights_close(w);
+        return rc;
+    }
+    char *folder = vocab_folder(path);
+    int rc =
+        folder ? open_folder(out, folder, t, err, errlen) : err_set(err, errlen, "%s: out of memory", path);
+    free(folder);
     return rc;
 }
 
@@ -161,5 +225,91 @@ int chat_prompt_render(const struct chat_prompt *p, json_t *messages, bool add_g
     else
         rc = chat_prompt_render_request(p, request, add_generation_prompt, NULL, text, len, err, errlen);
     json_decref(request);
+    return rc;
+}
+
+/* A mark that no text of the conversation has: one of Unicode's characters that are none (U+FDD0 … U+FDEF).
+ */
+static bool find_mark(json_t *messages, char mark[4])
+{
+    char *all = json_dumps(messages, 0);
+    bool found = false;
+    for (int i = 0; all && !found && i < 32; i++) {
+        memcpy(mark, "\xef\xb7\x90", 4);
+        mark[2] = (char)(0x90 + i);
+        found = strstr(all, mark) == NULL;
+    }
+    free(all);
+    return found;
+}
+
+/* A copy of a message's value: in its texts, marks keep control tokens from being found. An answer's thinking
+ * is for the template to find. */
+static json_t *guarded(const struct tokenizer *t, const json_t *value, const char *mark, bool answer)
+{
+    if (json_is_string(value)) {
+        char *text;
+        size_t n;
+        if (tokenizer_guard(t, json_string_value(value), json_string_length(value), mark,
+                            answer ? "think" : NULL, &text, &n) != 0)
+            return NULL;
+        json_t *made = json_stringn(text, n);
+        free(text);
+        return made;
+    }
+    json_t *copy = json_copy((json_t *)value), *part; /* shallow */
+    size_t i;
+    const char *key;
+    bool failed = false;
+    if (json_is_array(copy)) {
+        json_array_foreach(copy, i, part)
+        {
+            failed = json_array_set_new(copy, i, guarded(t, part, mark, answer)) != 0 || failed;
+        }
+    } else if (json_is_object(copy)) {
+        json_object_foreach(copy, key, part)
+        {
+            if (strcmp(key, "role") != 0 && strcmp(key, "type") != 0)
+                failed = json_object_set_new(copy, key, guarded(t, part, mark, answer)) != 0 || failed;
+        }
+    }
+    if (failed) {
+        json_decref(copy);
+        return NULL;
+    }
+    return copy;
+}
+
+static json_t *guarded_messages(const struct tokenizer *t, json_t *messages, const char *mark)
+{
+    json_t *all = json_array(), *m;
+    size_t i;
+    json_array_foreach(messages, i, m)
+    {
+        const char *role = json_string_value(json_object_get(m, "role"));
+        bool answer = role && strcmp(role, "assistant") == 0;
+        if (!all || json_array_append_new(all, guarded(t, m, mark, answer)) != 0) {
+            json_decref(all);
+            return NULL;
+        }
+    }
+    return all;
+}
+
+int chat_prompt_ids(const struct chat_prompt *p, const struct tokenizer *t, json_t *messages,
+                    bool add_generation_prompt, int32_t **ids, size_t *n, char *err, size_t errlen)
+{
+    char mark[4], *text = NULL;
+    size_t len;
+    *ids = NULL;
+    *n = 0;
+    json_t *marked = find_mark(messages, mark) ? guarded_messages(t, messages, mark) : NULL;
+    if (!marked)
+        return err_set(err, errlen, "%s: out of memory for the messages", p->name);
+    int rc = chat_prompt_render(p, marked, add_generation_prompt, &text, &len, err, errlen);
+    if (rc == 0)
+        rc = tokenizer_encode_guarded(t, text, len, mark, ids, n, err, errlen);
+    free(text);
+    json_decref(marked);
     return rc;
 }

@@ -67,22 +67,20 @@ static int prompt_text(const struct run_command *c, char **text, size_t *len, ch
     return 0;
 }
 
-/* The text as one user turn of the model's chat template; takes text. */
-static int wrap_turn(struct session *s, const struct run_command *c, char **text, size_t *len, char *err,
-                     size_t errlen)
+/* The text as one user turn of the model's chat template. */
+static int turn_ids(struct session *s, const struct run_command *c, const char *text, size_t len,
+                    int32_t **ids, size_t *n, char *err, size_t errlen)
 {
     json_t *messages = json_array();
     if (c->system)
         json_array_append_new(messages, json_pack("{s:s, s:s}", "role", "system", "content", c->system));
-    json_array_append_new(messages, json_pack("{s:s, s:s%}", "role", "user", "content", *text, *len));
-    free(*text);
-    *text = NULL;
+    json_array_append_new(messages, json_pack("{s:s, s:s%}", "role", "user", "content", text, len));
     int failed;
     if (json_array_size(messages) != 1 + (size_t)(c->system != NULL)) {
         snprintf(err, errlen, "the prompt is not UTF-8, which a chat template needs");
         failed = -1;
     } else {
-        failed = chat_prompt_render(s->chat, messages, true, text, len, err, errlen);
+        failed = chat_prompt_ids(s->chat, s->tokenizer, messages, true, ids, n, err, errlen);
     }
     json_decref(messages);
     return failed;
@@ -93,13 +91,11 @@ static int prompt_ids(struct session *s, const struct run_command *c, int32_t **
 {
     char *text = NULL;
     size_t len = 0;
-    /* A template's text has its own BOS. */
-    unsigned flags = c->chat ? ENCODE_SPECIAL : ENCODE_SPECIAL | ENCODE_BOS;
     int failed = prompt_text(c, &text, &len, err, errlen);
     if (!failed && c->chat)
-        failed = wrap_turn(s, c, &text, &len, err, errlen);
-    if (!failed)
-        failed = tokenizer_encode(s->tokenizer, text, len, flags, ids, n, err, errlen);
+        failed = turn_ids(s, c, text, len, ids, n, err, errlen);
+    else if (!failed)
+        failed = tokenizer_encode(s->tokenizer, text, len, ENCODE_SPECIAL | ENCODE_BOS, ids, n, err, errlen);
     free(text);
     if (failed || *n > 0)
         return failed;

@@ -77,16 +77,12 @@ static int open_file(struct template_command *c, struct chat_prompt **out)
 
 static int open_model(struct template_command *c, struct chat_prompt **out)
 {
-    struct weights *w = NULL;
     struct tokenizer *t = NULL;
     const char *path = model_path(c->model, c->err, sizeof c->err);
-    int rc = path ? weights_open(&w, path, NULL, c->err, sizeof c->err) : -1;
+    int rc = path ? vocab_open_path(&t, path, c->err, sizeof c->err) : -1;
     if (rc == 0)
-        rc = vocab_open(&t, w, c->err, sizeof c->err);
-    if (rc == 0)
-        rc = chat_prompt_open(out, w, t, c->err, sizeof c->err);
+        rc = chat_prompt_open_path(out, path, t, c->err, sizeof c->err);
     tokenizer_free(t);
-    weights_close(w);
     return rc;
 }
 

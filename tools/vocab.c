@@ -19,11 +19,28 @@ static bool ends_with(const char *s, const char *end)
     return n >= m && strcmp(s + n - m, end) == 0;
 }
 
-/* The folder a file is in, malloc'ed. */
-static char *folder_of(const char *path)
+static bool is_folder(const char *path)
+{
+    struct stat st;
+    return stat(path, &st) == 0 && S_ISDIR(st.st_mode);
+}
+
+char *vocab_folder(const char *path)
 {
     const char *slash = strrchr(path, '/');
+    if (is_folder(path))
+        return strdup(path);
     return slash ? strndup(path, slash == path ? 1 : (size_t)(slash - path)) : strdup(".");
+}
+
+bool vocab_is_gguf(const char *path)
+{
+    char head[4];
+    FILE *f = fopen(path, "rb");
+    bool is = f && fread(head, 1, 4, f) == 4 && memcmp(head, "GGUF", 4) == 0;
+    if (f)
+        fclose(f);
+    return is;
 }
 
 /* "base64 rank" */
@@ -62,6 +79,10 @@ static int open_file(struct tokenizer **out, const char *path, const char *folde
         rc = vocab_files_open(&files, folder, err, errlen);
     if (rc == 0 && read == tokenizer_from_tiktoken)
         rc = vocab_files_special(&files, path, err, errlen);
+    const char *type = json_string_value(json_object_get(files.config, "model_type"));
+    bool first = ends_with(path, "ice_text.model");
+    if (rc == 0 && read == tokenizer_from_sentencepiece && (first || (type && strcmp(type, "chatglm") == 0)))
+        rc = vocab_chatglm(&files, folder, first, err, errlen);
     files.hints.specials_in_text = files.hints.specials_in_text || in_folder;
     if (rc == 0)
         rc = read(out, path, bytes, len, &files.hints, err, errlen);
@@ -95,7 +116,7 @@ int vocab_open(struct tokenizer **out, const struct weights *w, char *err, size_
     *out = NULL;
     if (strncmp(weights_format(w), "GGUF", 4) == 0)
         return vocab_from_gguf(out, w, err, errlen);
-    char *folder = weights_folder(w) ? strdup(weights_folder(w)) : folder_of(weights_path(w));
+    char *folder = weights_folder(w) ? strdup(weights_folder(w)) : vocab_folder(weights_path(w));
     if (!folder)
         return err_set(err, errlen, "%s: out of memory", weights_path(w));
     int rc = open_folder(out, folder, err, errlen);
@@ -116,12 +137,11 @@ static bool is_vocabulary(const char *path)
 
 int vocab_open_path(struct tokenizer **out, const char *path, char *err, size_t errlen)
 {
-    struct stat st;
     *out = NULL;
-    if (stat(path, &st) == 0 && S_ISDIR(st.st_mode))
+    if (is_folder(path))
         return open_folder(out, path, err, errlen);
     if (is_vocabulary(path)) {
-        char *folder = folder_of(path);
+        char *folder = vocab_folder(path);
         int rc = folder ? open_file(out, path, folder, false, err, errlen)
                         : err_set(err, errlen, "%s: out of memory", path);
         free(folder);

@@ -23,10 +23,17 @@ int vocab_files_open(struct vocab_files *f, const char *folder, char *err, size_
 int vocab_files_special(struct vocab_files *f, const char *path, char *err, size_t errlen);
 void vocab_files_close(struct vocab_files *f);
 
+/* tools/vocab_chatglm.c: hints of a ChatGLM folder; first: ChatGLM-6B, else ChatGLM2 or 3. */
+int vocab_chatglm(struct vocab_files *f, const char *folder, bool first, char *err, size_t errlen);
+
 /* The bytes of a file, malloc'ed, NUL-terminated past *len. 1: there is none and optional; −1: an error. */
 int vocab_read(const char *path, size_t max_len, bool optional, char **bytes, size_t *len, char *err,
                size_t errlen);
 /* folder/name, malloc'ed; NULL: out of memory. */
 char *vocab_path(const char *folder, const char *name);
+
+/* tools/vocab.c: a folder itself, or the one a file is in; malloc'ed, NULL: out of memory. */
+char *vocab_folder(const char *path);
+bool vocab_is_gguf(const char *path); /* by its first bytes */
 
 #endif
