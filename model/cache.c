@@ -95,15 +95,19 @@ static int64_t windowed_pages(const struct cache *c)
     return most < c->pages_per_seq ? most : c->pages_per_seq;
 }
 
-static int pool_new(struct cache *c, struct pool *p, int index, int64_t n_pages)
+static void pool_size(struct pool *p, const struct kv_layout *l, int64_t n_pages)
 {
-    const struct kv_layout *l = &c->layout;
     p->n_pages = (int32_t)n_pages;
     p->k_bytes = (size_t)p->n_layers * (size_t)n_pages * (size_t)l->k_page_bytes;
     p->v_bytes = (size_t)p->n_layers * (size_t)n_pages * (size_t)l->v_page_bytes;
+}
+
+static int pool_alloc(struct cache *c, int index)
+{
+    struct pool *p = &c->pool[index];
     size_t entries = (size_t)c->n_seqs * (size_t)c->pages_per_seq;
-    p->refs = calloc((size_t)n_pages, sizeof *p->refs);
-    p->free_pages = calloc((size_t)n_pages, sizeof *p->free_pages);
+    p->refs = calloc((size_t)p->n_pages, sizeof *p->refs);
+    p->free_pages = calloc((size_t)p->n_pages, sizeof *p->free_pages);
     p->tables = calloc(entries, sizeof *p->tables);
     p->k = c->ops->alloc(p->k_bytes);
     p->v = c->ops->alloc(p->v_bytes);
@@ -128,36 +132,54 @@ static void sort_layers(struct cache *c, const struct config *config)
     }
 }
 
-int cache_new(struct cache **out, const struct model *m, const struct cache_options *opt, char *err,
-              size_t errlen)
+/* Everything but the memory. */
+static int set_sizes(struct cache *c, const struct model *m, const struct cache_options *opt, char *err,
+                     size_t errlen)
 {
-    *out = NULL;
     const struct config *config = &m->config;
-    struct kv_layout layout;
-    int rc = kv_layout_init(&layout, opt->type_k, opt->type_v, config->n_kv_heads, config->head_dim);
-    if (check_options(&layout, rc, config, opt, err, errlen))
+    *c = (struct cache){.model = m, .ops = m->ops};
+    int rc = kv_layout_init(&c->layout, opt->type_k, opt->type_v, config->n_kv_heads, config->head_dim);
+    if (check_options(&c->layout, rc, config, opt, err, errlen))
         return -1;
-
-    struct cache *c = calloc(1, sizeof *c);
-    if (!c)
-        return err_set(err, errlen, "KV cache: out of memory");
-    c->model = m;
-    c->ops = m->ops;
-    c->layout = layout;
     c->n_seqs = opt->n_seqs;
     c->n_ctx = opt->n_ctx;
     c->n_virtual = config->n_virtual;
     c->max_batch = opt->max_batch > 0 && opt->max_batch < opt->n_ctx ? opt->max_batch : opt->n_ctx;
     c->pages_per_seq = pages_for(c->n_ctx + c->n_virtual);
     sort_layers(c, config);
+    pool_size(&c->pool[POOL_FULL], &c->layout, full_pages(c));
+    pool_size(&c->pool[POOL_WINDOWED], &c->layout, windowed_pages(c) * c->n_seqs);
+    return 0;
+}
+
+int cache_plan(uint64_t *bytes, const struct model *m, const struct cache_options *opt, char *err,
+               size_t errlen)
+{
+    struct cache c;
+    if (set_sizes(&c, m, opt, err, errlen))
+        return -1;
+    *bytes = cache_bytes(&c);
+    return 0;
+}
+
+int cache_new(struct cache **out, const struct model *m, const struct cache_options *opt, char *err,
+              size_t errlen)
+{
+    *out = NULL;
+    struct cache *c = calloc(1, sizeof *c);
+    if (!c)
+        return err_set(err, errlen, "KV cache: out of memory");
+    if (set_sizes(c, m, opt, err, errlen)) {
+        free(c);
+        return -1;
+    }
+    const int64_t biggest =
+        c->layout.k_page_bytes > c->layout.v_page_bytes ? c->layout.k_page_bytes : c->layout.v_page_bytes;
     c->seq = calloc((size_t)c->n_seqs, sizeof *c->seq);
-    c->bounce = malloc(
-        (size_t)(layout.k_page_bytes > layout.v_page_bytes ? layout.k_page_bytes : layout.v_page_bytes));
+    c->bounce = malloc((size_t)biggest);
     int failed = !c->seq || !c->bounce;
-    if (!failed && c->pool[POOL_FULL].n_layers)
-        failed |= pool_new(c, &c->pool[POOL_FULL], POOL_FULL, full_pages(c));
-    if (!failed && c->pool[POOL_WINDOWED].n_layers)
-        failed |= pool_new(c, &c->pool[POOL_WINDOWED], POOL_WINDOWED, windowed_pages(c) * c->n_seqs);
+    for (int i = 0; i < N_POOLS && !failed; i++)
+        failed = c->pool[i].n_layers && pool_alloc(c, i);
     if (failed) {
         (void)err_set(err, errlen,
                       "KV cache: not enough memory for %" PRIu64 " bytes (%" PRId64 " positions)",

@@ -4,6 +4,10 @@
 
 #include "model/model.h"
 
+/* What cache_new would allocate for pages; m: config and ops are enough. */
+int cache_plan(uint64_t *bytes, const struct model *m, const struct cache_options *opt, char *err,
+               size_t errlen);
+
 int cache_n_seqs(const struct cache *c);
 int64_t cache_max_batch(const struct cache *c);
 const struct kv_layout *cache_layout(const struct cache *c);

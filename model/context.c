@@ -341,10 +341,16 @@ static size_t lay_out(struct context *x, char *base, int n)
                               max_size(ops->scratch_bytes(n, q_width), ops->scratch_bytes(n, ffn)));
     x->linear_scratch = take(base, &at, 1, (int64_t)(scratch / sizeof(float) + 1));
     int n_threads = x->opt.n_threads > x->opt.n_threads_batch ? x->opt.n_threads : x->opt.n_threads_batch;
-    x->attention_scratch_bytes = ops->attention_scratch_bytes(
-        n, c->n_heads, c->head_dim, cache_capacity(x->cache) + c->n_virtual, n_threads);
+    x->attention_scratch_bytes =
+        ops->attention_scratch_bytes(n, c->n_heads, c->head_dim, x->max_len + c->n_virtual, n_threads);
     x->attention_scratch = take(base, &at, 1, (int64_t)(x->attention_scratch_bytes / sizeof(float) + 1));
     return at;
+}
+
+uint64_t context_plan(const struct model *m, const struct context_options *opt, int64_t max_len)
+{
+    struct context x = {.model = m, .opt = *opt, .max_len = max_len};
+    return lay_out(&x, NULL, opt->max_batch);
 }
 
 static void free_slice(struct context *x)
@@ -407,6 +413,7 @@ int context_new(struct context **out, const struct model *m, struct cache *c,
         return err_set(err, errlen, "out of memory");
     x->model = m;
     x->cache = c;
+    x->max_len = cache_capacity(c);
     x->opt = *opt;
     int64_t most = cache_max_batch(c); /* no slice can hold more than the cache */
     if (x->opt.max_batch > most)

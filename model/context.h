@@ -13,9 +13,10 @@ struct context {
     struct cache *cache;
     struct context_options opt; /* max_batch: no more than the cache holds */
     struct team *team;
-    int64_t *len;   /* (n_seqs): length of each sequence with what the batch has appended so far */
-    int64_t *start; /* (n_seqs): its length before the batch */
-    float *logits;  /* (logits_rows, vocab_size): what callers get */
+    int64_t max_len; /* of a sequence: the cache's capacity */
+    int64_t *len;    /* (n_seqs): length of each sequence with what the batch has appended so far */
+    int64_t *start;  /* (n_seqs): its length before the batch */
+    float *logits;   /* (logits_rows, vocab_size): what callers get */
     int64_t logits_rows;
 
     /* Host memory for a slice of up to `capacity` tokens: max_batch, or a prefix that cannot be cut. */
@@ -54,6 +55,10 @@ struct context {
         int layer;      /* −1: none */
     } fault;
 };
+
+/* Bytes of activations and scratch that context_new would allocate; m: config, ops and whether it has
+ * rope_windowed and orders are enough. */
+uint64_t context_plan(const struct model *m, const struct context_options *opt, int64_t max_len);
 
 /* The forward pass over the slice in arg, a struct context; every thread of a team calls it. */
 void forward(struct worker *w, void *arg);

@@ -168,4 +168,15 @@ uint64_t context_bytes(const struct context *x); /* scratch */
  * directions (ChatGLM-6B), begins with one batch that holds all of its prompt. */
 int context_eval(struct context *x, const struct batch *b, const float **logits, char *err, size_t errlen);
 
+/* ---- Plans ----------------------------------------------------------------------------------- */
+
+struct model_plan {
+    uint64_t weight_bytes;  /* packed */
+    uint64_t kv_bytes;      /* of all pages */
+    uint64_t scratch_bytes; /* activations */
+};
+/* What model_load, cache_new and context_new would allocate for the file, without doing it. */
+int model_plan(struct model_plan *p, const struct weights *w, const struct model_options *mo,
+               const struct cache_options *co, const struct context_options *xo, char *err, size_t errlen);
+
 #endif

@@ -104,6 +104,9 @@ static void print_config(const struct config *c)
 static void print_head(const struct inspection *in)
 {
     struct wstr arch;
+    const struct meta *named = weights_meta_find(in->w, "general.architecture");
+    if (!named)
+        named = weights_meta_find(in->w, "config.model_type");
     for (int i = 0; i < weights_n_files(in->w); i++) {
         const char *name = weights_file_name(in->w, i);
         (void)printf("%-16s ", i ? "" : "file");
@@ -112,7 +115,9 @@ static void print_head(const struct inspection *in)
     }
     (void)printf("%-16s %s, %" PRIu64 " bytes (%.1f MiB)\n", "format", weights_format(in->w),
                  weights_file_bytes(in->w), mib(weights_file_bytes(in->w)));
-    if (meta_str(weights_meta_find(in->w, "general.architecture"), 0, &arch)) {
+    if (in->has_config) {
+        (void)printf("%-16s %s\n", "architecture", in->config.arch->name);
+    } else if (meta_str(named, 0, &arch)) {
         (void)printf("%-16s ", "architecture");
         print_text(arch.s, arch.len, TEXT_SHOWN);
         (void)putchar('\n');
@@ -160,12 +165,13 @@ static void print_tensors(const struct weights *w)
 
 static void print_plan(const struct plan *p)
 {
-    uint64_t total = p->weight_bytes + p->kv_bytes + p->scratch_bytes;
+    uint64_t total = p->memory.weight_bytes + p->memory.kv_bytes + p->memory.scratch_bytes;
     (void)printf("\nmemory to run it\n");
-    (void)printf("  %-16s %10.1f MiB  packed\n", "weights", mib(p->weight_bytes));
+    (void)printf("  %-16s %10.1f MiB  packed\n", "weights", mib(p->memory.weight_bytes));
     (void)printf("  %-16s %10.1f MiB  context %" PRId64 ", keys %s, values %s\n", "KV cache",
-                 mib(p->kv_bytes), p->n_ctx, qtypes[p->type_k].name, qtypes[p->type_v].name);
-    (void)printf("  %-16s %10.1f MiB  batches of %d\n", "scratch, about", mib(p->scratch_bytes), p->n_batch);
+                 mib(p->memory.kv_bytes), p->n_ctx, qtypes[p->type_k].name, qtypes[p->type_v].name);
+    (void)printf("  %-16s %10.1f MiB  batches of %d\n", "scratch, about", mib(p->memory.scratch_bytes),
+                 p->n_batch);
     (void)printf("  %-16s %10.1f MiB\n", "together", mib(total));
 }
 

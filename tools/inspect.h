@@ -9,12 +9,11 @@ struct plan {
     int64_t n_ctx;
     int n_batch;
     enum qtype type_k, type_v;
-    uint64_t weight_bytes;  /* packed: rows rounded up to a tile; vectors as float */
-    uint64_t kv_bytes;      /* of all its pages */
-    uint64_t scratch_bytes; /* activations of a batch: an estimate, within a tenth */
+    struct model_plan memory;
 };
 
-/* From hyper-parameters and the tensors' shapes alone. −1: the KV cache cannot have these types. */
+/* From hyper-parameters and the tensors' shapes alone. −1: the model is not whole, or its KV cache cannot
+ * have these types. */
 int plan_memory(struct plan *p, const struct config *c, const struct weights *w, const struct run_options *o,
                 char *err, size_t errlen);
 

@@ -86,9 +86,10 @@ static json_t *plan_json(const struct plan *p)
 {
     return json_pack("{s:I, s:i, s:s, s:s, s:o, s:o, s:o, s:o}", "n_ctx", (json_int_t)p->n_ctx, "n_batch",
                      p->n_batch, "type_k", qtypes[p->type_k].name, "type_v", qtypes[p->type_v].name,
-                     "weight_bytes", count_json(p->weight_bytes), "kv_bytes", count_json(p->kv_bytes),
-                     "scratch_bytes", count_json(p->scratch_bytes), "total_bytes",
-                     count_json(p->weight_bytes + p->kv_bytes + p->scratch_bytes));
+                     "weight_bytes", count_json(p->memory.weight_bytes), "kv_bytes",
+                     count_json(p->memory.kv_bytes), "scratch_bytes", count_json(p->memory.scratch_bytes),
+                     "total_bytes",
+                     count_json(p->memory.weight_bytes + p->memory.kv_bytes + p->memory.scratch_bytes));
 }
 
 /* Adds a value to an object; −1 when either could not be made. */
@@ -101,7 +102,9 @@ static int add_model(json_t *o, const struct inspection *in)
 {
     struct wstr arch;
     int rc = 0;
-    if (meta_str(weights_meta_find(in->w, "general.architecture"), 0, &arch))
+    if (in->has_config)
+        rc |= add(o, "architecture", json_string(in->config.arch->name));
+    else if (meta_str(weights_meta_find(in->w, "general.architecture"), 0, &arch))
         rc |= add(o, "architecture", text_json(arch.s, arch.len));
     rc |= add(o, "supported", json_boolean(in->has_config));
     if (in->has_config)

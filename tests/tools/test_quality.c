@@ -17,7 +17,7 @@ static char err[ERR_LEN];
 /* Logits of every position of one window, malloc'ed. */
 static float *window_logits(const struct model *m, const int32_t *ids, enum compute compute)
 {
-    struct cache_options co = {WINDOW, 1, QTYPE_F16, QTYPE_F16};
+    struct cache_options co = {WINDOW, 1, QTYPE_F16, QTYPE_F16, 0};
     if (compute == COMPUTE_F32)
         co.type_k = co.type_v = QTYPE_F32;
     struct context_options xo = {N_THREADS, N_THREADS, WINDOW, compute, false};
