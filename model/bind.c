@@ -166,6 +166,32 @@ static struct binding *add(struct binder *b)
     return &b->out[b->n];
 }
 
+void role_shape(const struct config *c, enum role role, int64_t *rows, int64_t *cols)
+{
+    *cols = width_of(c, roles[role].cols);
+    *rows = role_is_matrix(role) ? width_of(c, roles[role].rows) : 1;
+}
+
+void role_rows(struct source *s, const struct config *c, const struct name *name, int index, int64_t first,
+               bool hf)
+{
+    const enum role role = name->role[index];
+    const struct role_info *r = &roles[role];
+    s->first = first;
+    s->run = s->stride = width_of(c, r->kind < MATRIX ? r->cols : r->rows);
+    if (name->fusing == FUSED_BY_HEAD) {
+        s->run = c->head_dim;
+        s->stride = (int64_t)NAME_ROLES * c->head_dim;
+        s->first = (int64_t)index * c->head_dim;
+    }
+    bool is_qk =
+        role == ROLE_ATTN_Q || role == ROLE_ATTN_K || role == ROLE_ATTN_Q_BIAS || role == ROLE_ATTN_K_BIAS;
+    if (is_qk && c->arch->hf_halves && hf) {
+        s->head_len = c->head_dim;
+        s->pair_len = c->rotary_dim;
+    }
+}
+
 /* One role's part of a tensor: `rows` of its `total`, from row `first` on. */
 static int bind_part(struct binder *b, const struct tensor *t, const struct name *name, int index, int layer,
                      int expert, int64_t first, int64_t total)
@@ -173,7 +199,7 @@ static int bind_part(struct binder *b, const struct tensor *t, const struct name
     const enum role role = name->role[index];
     const struct role_info *r = &roles[role];
     const struct config *c = b->c;
-    bool vector = r->kind < MATRIX;
+    bool vector = r->kind < MATRIX, hf = b->naming == c->arch->hf_names;
     struct binding *o = add(b);
     if (!o)
         return -1;
@@ -181,24 +207,9 @@ static int bind_part(struct binder *b, const struct tensor *t, const struct name
     o->role = role;
     o->layer = layer;
     o->expert = expert;
-    o->source = (struct source){.tensor = t,
-                                .rows = vector ? 1 : rows,
-                                .cols = width_of(c, r->cols),
-                                .first = first,
-                                .run = rows,
-                                .stride = rows};
-    if (name->fusing == FUSED_BY_HEAD) {
-        o->source.run = c->head_dim;
-        o->source.stride = (int64_t)NAME_ROLES * c->head_dim;
-        o->source.first = (int64_t)index * c->head_dim;
-    }
-    bool is_qk =
-        role == ROLE_ATTN_Q || role == ROLE_ATTN_K || role == ROLE_ATTN_Q_BIAS || role == ROLE_ATTN_K_BIAS;
-    if (is_qk && c->arch->hf_halves && b->naming == c->arch->hf_names) {
-        o->source.head_len = c->head_dim;
-        o->source.pair_len = c->rotary_dim;
-    }
-    if (r->kind == NORM && c->arch->hf_norm_minus_1 && b->naming == c->arch->hf_names)
+    o->source = (struct source){.tensor = t, .rows = vector ? 1 : rows, .cols = width_of(c, r->cols)};
+    role_rows(&o->source, c, name, index, first, hf);
+    if (r->kind == NORM && c->arch->hf_norm_minus_1 && hf)
         o->source.plus = 1;
     (*bound_at(b, role, layer))++;
     b->n++;

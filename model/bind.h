@@ -20,6 +20,12 @@ int bind_tensors(struct binding **out, size_t *n, const struct weights *w, const
 void bindings_free(struct binding *b, size_t n);
 
 bool role_is_matrix(enum role role);
+/* A matrix's shape; a vector's length as cols. */
+void role_shape(const struct config *c, enum role role, int64_t *rows, int64_t *cols);
+/* Which rows of a tensor called `name` are those of its role `index`, which begins at row `first`; hf: under
+ * Hugging Face's names. Sets s->first, run, stride, head_len, pair_len. */
+void role_rows(struct source *s, const struct config *c, const struct name *name, int index, int64_t first,
+               bool hf);
 /* The struct matrix (or, for vectors, the float pointer) that a binding fills. */
 void *binding_place(struct model *m, const struct binding *b);
 

@@ -335,6 +335,8 @@ static size_t lay_out(struct context *x, char *base, int n)
 
     int64_t widest = c->dim > q_width ? c->dim : q_width;
     widest = ffn > widest ? ffn : widest;
+    if (m->lora_rank)
+        x->lora = take(base, &at, n_ffn, m->lora_rank);
     if (m->orders)
         x->ordered = take(base, &at, n_ffn, widest);
     size_t scratch = max_size(ops->scratch_bytes(n, c->dim),

@@ -39,6 +39,7 @@ struct context {
     float *route_logits, *route_weight; /* (n_experts), (n_used) */
     int32_t *route_first;               /* (n_experts + 1), once */
     int32_t *route_token, *route_row, *route_scratch; /* (n_used) */
+    float *lora;                                      /* a x of an adapter (rank) */
     float *ordered;                                   /* the input of an act-order product, in its order */
     float *rope, *rope_windowed;                      /* (rotary_dim / 2, 2) */
     float *last, *chunk;                              /* LOGIT_ROWS of (dim) and of (vocab_size) */

@@ -1,6 +1,7 @@
 #include "model/export.h"
 #include "model/arch.h"
 #include "model/bind.h"
+#include "model/lora.h"
 #include "model/rope.h"
 
 #include "quant/err.h"
@@ -24,6 +25,7 @@ struct export
     struct binding *binding; /* sorted by layer, role, expert */
     size_t n_bindings;
     int type;
+    struct lora lora; /* to be merged */
     struct save_gguf_tensor *tensor;
     struct part *part;
     size_t n_tensors, cap;
@@ -404,7 +406,8 @@ static int add_rope_tensors(struct export *e, char *err, size_t errlen)
 
 /* ---- Life --------------------------------------------------------------------------------------- */
 
-int export_open(struct export **out, const struct weights *w, int type, char *err, size_t errlen)
+int export_open(struct export **out, const struct weights *w, int type, const struct lora_option *lora,
+                size_t n_lora, char *err, size_t errlen)
 {
     *out = NULL;
     struct export *e = calloc(1, sizeof *e);
@@ -413,7 +416,8 @@ int export_open(struct export **out, const struct weights *w, int type, char *er
     e->w = w;
     e->type = type;
     if (config_read(&e->config, w, err, errlen) ||
-        bind_tensors(&e->binding, &e->n_bindings, w, &e->config, QTYPE_F32, err, errlen)) {
+        bind_tensors(&e->binding, &e->n_bindings, w, &e->config, QTYPE_F32, err, errlen) ||
+        lora_open(&e->lora, &e->config, lora, n_lora, err, errlen)) {
         export_close(e);
         return -1;
     }
@@ -438,6 +442,7 @@ void export_close(struct export *e)
     for (size_t i = 0; i < e->n_kept; i++)
         free(e->kept[i]);
     bindings_free(e->binding, e->n_bindings);
+    lora_close(&e->lora);
     free(e->kept);
     free(e->meta);
     free(e->tensor);
@@ -460,20 +465,23 @@ const struct save_gguf_tensor *export_tensors(const struct export *e, size_t *n)
 /* ---- Rows --------------------------------------------------------------------------------------- */
 
 /* A matrix's rows in the type they are written in; row, wide, ordered: room for one of them. */
-static int write_rows(const struct source *s, enum qtype type, struct save_file *f, char *row, float *wide,
-                      float *ordered)
+static int write_rows(const struct source *s, enum qtype type, const struct lora_pair *lora,
+                      struct save_file *f, char *row, float *wide, float *ordered)
 {
     const uint64_t bytes = (uint64_t)qtype_bytes(type, s->cols);
     for (int64_t r = 0; r < s->rows; r++) {
         source_rows(s, r, 1, row, wide);
-        if (s->type != type || s->sorted) {
-            const float *values = wide;
+        if (s->type != type || s->sorted || lora) {
+            float *values = wide;
             qtypes[s->type].to_f32(wide, row, s->cols);
             if (s->sorted) { /* back in the matrix's own order */
                 for (int64_t j = 0; j < s->cols; j++)
                     ordered[s->sorted[j]] = wide[j];
                 values = ordered;
             }
+            for (int k = 0; lora && k < lora->rank; k++)
+                for (int64_t j = 0; j < s->cols; j++)
+                    values[j] += lora->b[r * lora->rank + k] * lora->a[k * s->cols + j];
             qtypes[type].from_f32(row, values, s->cols);
         }
         if (weights_save_part(f, row, bytes))
@@ -498,7 +506,9 @@ int export_write(void *arg, size_t i, struct save_file *f)
         int rc;
         if (role_is_matrix(e->binding[k].role)) {
             /* No type takes more than a float per element. */
-            rc = write_rows(s, e->tensor[i].type, f, room + 2 * floats, wide, wide + s->cols);
+            const struct binding *b = &e->binding[k];
+            rc = write_rows(s, e->tensor[i].type, lora_find(&e->lora, b->role, b->layer, b->expert), f,
+                            room + 2 * floats, wide, wide + s->cols);
         } else {
             source_vector(s, wide);
             rc = weights_save_part(f, wide, floats);

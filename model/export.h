@@ -3,13 +3,15 @@
 #ifndef QUOLL_EXPORT_H
 #define QUOLL_EXPORT_H
 
-#include "weights/weights.h"
+#include "model/model.h"
 
 struct export;
 
 /* type: an enum qtype that all matrices get, −1: each keeps its own, and those that no GGUF can hold (GPTQ's
- * and AWQ's with zero points or act-order) become F32, which loses nothing. w must outlive it. */
-int export_open(struct export **out, const struct weights *w, int type, char *err, size_t errlen);
+ * and AWQ's with zero points or act-order) become F32, which loses nothing. Adapters are merged into the
+ * matrices. w must outlive it. */
+int export_open(struct export **out, const struct weights *w, int type, const struct lora_option *lora,
+                size_t n_lora, char *err, size_t errlen);
 void export_close(struct export *e); /* NULL is fine */
 
 /* Metadata of the model; without that of its vocabulary unless w is a GGUF, whose metadata it is. Lent. */

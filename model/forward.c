@@ -51,6 +51,22 @@ struct product {
     bool add;
 };
 
+/* What adapters add to a product, in float. */
+static void add_lora(struct worker *w, struct context *x, const float *in, int n, const struct product *p)
+{
+    const struct ops *ops = x->model->ops;
+    struct linear_args a = {.x = in,
+                            .n_tokens = n,
+                            .n_parts = 1,
+                            .part = {{&p->matrix->lora_a, NULL, x->lora, false}},
+                            .compute = COMPUTE_F32,
+                            .scratch = x->linear_scratch};
+    ops->linear(w, &a);
+    a.x = x->lora;
+    a.part[0] = (struct linear_part){&p->matrix->lora_b, NULL, p->out, true};
+    ops->linear(w, &a);
+}
+
 /* One input (n rows of the matrices' width), up to three products. Matrices whose input is ordered
  * (act-order) share it while their order is the same. */
 static void linear(struct worker *w, struct context *x, const float *in, int n, int n_products,
@@ -71,6 +87,9 @@ static void linear(struct worker *w, struct context *x, const float *in, int n, 
         }
         ops->linear(w, &a);
     }
+    for (int i = 0; i < n_products; i++)
+        if (product[i].matrix->lora_a.data)
+            add_lora(w, x, in, n, &product[i]);
 }
 
 /* The last product of attention and feed-forward: added to the residual stream, with a norm of its own

@@ -6,8 +6,9 @@
 
 /* A weight matrix and what belongs to its product. */
 struct matrix {
-    struct packed packed; /* no data: the model has no such matrix */
-    float *bias;          /* (rows), NULL: none */
+    struct packed packed;         /* no data: the model has no such matrix */
+    float *bias;                  /* (rows), NULL: none */
+    struct packed lora_a, lora_b; /* (rank, cols), (rows, rank): b (a x) is added; no data: nothing */
     const int32_t *order; /* (cols) GPTQ act-order: its input is x[order[0]], x[order[1]], …; NULL: x.
                            * Matrices of one layer with equal orders share the pointer */
 };
@@ -45,6 +46,7 @@ struct model {
     size_t vectors_bytes;
     int32_t *orders; /* what all order pointers point into: backend memory */
     size_t orders_bytes;
+    int lora_rank;              /* the largest; 0: no adapters */
     struct rope *rope;          /* rope.h */
     struct rope *rope_windowed; /* of windowed layers; NULL: the same */
     struct model_memory memory;

@@ -1,6 +1,7 @@
 /* A file becomes a model: hyper-parameters, bound tensors, packed weights. */
 #include "model/arch.h"
 #include "model/bind.h"
+#include "model/lora.h"
 #include "model/rope.h"
 
 #include "quant/err.h"
@@ -327,6 +328,44 @@ static int pack_matrices(struct model *m, const struct weights *w, const struct 
     return rc;
 }
 
+/* ---- Adapters ----------------------------------------------------------------------------------- */
+
+static int pack_floats(struct model *m, struct packed *p, const float *src, int64_t rows, int64_t cols)
+{
+    if (m->ops->packed_alloc(p, QTYPE_F32, rows, cols))
+        return -1;
+    m->ops->pack(p, 0, rows, src);
+    m->memory.weight_bytes += (uint64_t)(p->n_tiles * p->tile_bytes);
+    m->memory.token_bytes += (uint64_t)(rows * cols) * sizeof(float);
+    return 0;
+}
+
+static int load_lora(struct model *m, const struct binding *b, size_t n, const struct model_options *opt,
+                     char *err, size_t errlen)
+{
+    struct lora l;
+    if (lora_open(&l, &m->config, opt->lora, opt->n_lora, err, errlen))
+        return -1;
+    int rc = 0;
+    for (size_t i = 0; i < n && rc == 0; i++) {
+        const struct lora_pair *p = lora_find(&l, b[i].role, b[i].layer, b[i].expert);
+        if (!p)
+            continue;
+        struct matrix *x = matrix_of(m, &b[i]);
+        if (pack_floats(m, &x->lora_a, p->a, p->rank, p->cols) ||
+            pack_floats(m, &x->lora_b, p->b, p->rows, p->rank))
+            rc = err_set(err, errlen, "%s: not enough memory for its adapter", opt->lora[0].path);
+        m->lora_rank = p->rank > m->lora_rank ? p->rank : m->lora_rank;
+    }
+    /* An adapter's output matrix needs one in the model. */
+    if (rc == 0 && m->config.tied_embeddings && lora_find(&l, ROLE_OUTPUT, -1, -1))
+        rc = err_set(err, errlen,
+                     "%s: an adapter of the output matrix, which the model shares with its embedding",
+                     opt->lora[0].path);
+    lora_close(&l);
+    return rc;
+}
+
 /* ---- The model ---------------------------------------------------------------------------------- */
 
 /* Layers, and every layer's experts. */
@@ -406,6 +445,8 @@ int model_load(struct model **out, struct weights *w, const struct model_options
         goto no_memory;
     m->output = m->config.tied_embeddings ? &m->token_embd : &m->own_output;
     count_memory(m, b, n);
+    if (opt->n_lora && load_lora(m, b, n, opt, err, errlen))
+        goto failed;
     bindings_free(b, n);
     *out = m;
     return 0;
@@ -421,8 +462,10 @@ failed:
 
 static void release_matrix(const struct ops *ops, struct matrix *x)
 {
-    if (x->packed.data)
-        ops->packed_release(&x->packed);
+    struct packed *all[] = {&x->packed, &x->lora_a, &x->lora_b};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++)
+        if (all[i]->data)
+            ops->packed_release(all[i]);
 }
 
 void model_free(struct model *m)

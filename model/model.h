@@ -63,6 +63,11 @@ struct config {
 
 struct model;
 
+struct lora_option {
+    const char *path; /* a PEFT adapter's folder */
+    float scale;
+};
+
 struct model_options {
     const struct ops *ops;
     int n_threads;  /* for packing */
@@ -70,7 +75,9 @@ struct model_options {
     double rope_freq_base; /* 0: the model's own */
     double rope_scale;     /* 0: the model's own; 2: positions at half speed */
     int rope_scaling; /* enum rope_scaling, −1: the model's own (LINEAR when only rope_scale is given) */
-    int quantize;     /* float matrices are quantised to this enum qtype while loading; 0 (F32): kept */
+    const struct lora_option *lora; /* adapters, applied to every product */
+    size_t n_lora;
+    int quantize; /* float matrices are quantised to this enum qtype while loading; 0 (F32): kept */
 };
 
 /* Binds every tensor of w to its role, checks shapes, packs. A tensor that nothing binds, a missing one,

@@ -264,8 +264,7 @@ void source_close(struct source *s)
 
 /* ---- Rows --------------------------------------------------------------------------------------- */
 
-/* The tensor's row behind row r. */
-static int64_t row_of(const struct source *s, int64_t r)
+int64_t source_row(const struct source *s, int64_t r)
 {
     if (s->pair_len) {
         int64_t in_head = r % s->head_len;
@@ -284,7 +283,7 @@ const void *source_direct(const struct source *s, int64_t row, int64_t n)
 {
     if (s->kind != SOURCE_PLAIN || s->quantise || !is_contiguous(s, row, n))
         return NULL;
-    return (const char *)s->tensor->data + row_of(s, row) * qtype_bytes(s->type, s->cols);
+    return (const char *)s->tensor->data + source_row(s, row) * qtype_bytes(s->type, s->cols);
 }
 
 void source_range(const struct source *s, int64_t row, int64_t n, uint64_t *from, uint64_t *bytes)
@@ -294,7 +293,7 @@ void source_range(const struct source *s, int64_t row, int64_t n, uint64_t *from
         return;
     const struct tensor *t = s->tensor;
     uint64_t row_bytes = (uint64_t)qtype_bytes(t->type, t->dims[0]);
-    *from = (uint64_t)row_of(s, row) * row_bytes;
+    *from = (uint64_t)source_row(s, row) * row_bytes;
     *bytes = (uint64_t)n * row_bytes;
 }
 
@@ -318,7 +317,7 @@ static int awq_nibble(int64_t i)
 
 static int zero_of(const struct source *s, int64_t row, int64_t group)
 {
-    int64_t r = row_of(s, row);
+    int64_t r = source_row(s, row);
     if (s->kind == SOURCE_AWQ)
         return (int)(word_at(s->zeros, group * s->zeros->dims[0] + r / 8) >> 4 * awq_nibble(r) & 15);
     return code_at(s->zeros, group * s->zeros->dims[0], 1, r, s->bits) + s->zero_offset;
@@ -387,7 +386,7 @@ static void packed_rows(const struct source *s, int64_t row, int64_t n, char *ds
     const struct tensor *t = s->tensor;
     for (int64_t b = 0; b < s->cols / ACT_LEN; b++)
         for (int64_t r = row; r < row + n; r++) {
-            int64_t out = row_of(s, r), first = b * ACT_LEN;
+            int64_t out = source_row(s, r), first = b * ACT_LEN;
             int64_t group = s->sorted ? word_at(s->order, s->sorted[first]) : first / s->group;
             uint8_t q[ACT_LEN];
             for (int i = 0; i < ACT_LEN; i++) {
@@ -432,7 +431,7 @@ void source_rows(const struct source *s, int64_t row, int64_t n, void *dst, floa
     }
     const enum qtype from = s->tensor->type;
     for (int64_t i = 0; i < n; i++, out += row_bytes) {
-        int64_t r = row_of(s, row + i);
+        int64_t r = source_row(s, row + i);
         if (s->kind != SOURCE_PLAIN) {
             scaled_row(s, r, out);
             continue;
@@ -451,5 +450,5 @@ void source_vector(const struct source *s, float *dst)
 {
     const struct tensor *t = s->tensor;
     for (int64_t i = 0; i < s->cols; i++)
-        dst[i] = float_at(t, row_of(s, i)) + s->plus;
+        dst[i] = float_at(t, source_row(s, i)) + s->plus;
 }

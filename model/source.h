@@ -43,6 +43,8 @@ bool source_is_companion(const struct weights *w, const struct tensor *t);
  */
 const char *source_stem(const char *name, size_t *len);
 
+/* The tensor's row behind row r. */
+int64_t source_row(const struct source *s, int64_t r);
 /* Rows row … row + n − 1 where they are, NULL: they must be made. */
 const void *source_direct(const struct source *s, int64_t row, int64_t n);
 /* Makes them; scratch: cols floats. */

@@ -10,6 +10,7 @@
 #include <string.h>
 
 struct convert_command {
+    struct lora_list lora;
     const char *type; /* "keep" or a float type */
 };
 
@@ -34,14 +35,15 @@ static int write_tensor(void *arg, size_t i, struct save_file *f)
     return tool_interrupts() > 0 ? -1 : export_write(p->export, i, f);
 }
 
-static int convert(const char *in, const char *out, int type, char *err, size_t errlen)
+static int convert(const char *in, const char *out, int type, const struct lora_list *lora, char *err,
+                   size_t errlen)
 {
     struct weights *w;
     struct progress p = {NULL, 0};
     struct save_gguf g = {.write = write_tensor, .arg = &p};
     if (weights_open(&w, in, NULL, err, errlen))
         return -1;
-    int rc = export_open(&p.export, w, type, err, errlen);
+    int rc = export_open(&p.export, w, type, lora->item, lora->n, err, errlen);
     if (rc == 0) {
         g.meta = export_meta(p.export, &g.n_meta);
         g.tensor = export_tensors(p.export, &g.n_tensors);
@@ -55,13 +57,15 @@ static int convert(const char *in, const char *out, int type, char *err, size_t 
 
 int cmd_convert(int argc, char **argv)
 {
-    struct convert_command c = {NULL};
+    struct convert_command c = {.type = NULL};
     const char *args[2];
     const struct option_row rows[] = {
         OPTION_STRING_ROW(
             "type", 0, &c.type, "TYPE",
             "f32, f16 or bf16 for all matrices; keep (default): each as it is, and what no GGUF "
             "can hold (GPTQ's and AWQ's zero points and act-order) as f32"),
+        OPTION_CALL_ROW("lora", 0, &c.lora, lora_append, "PATH[:SCALE]",
+                        "merge a PEFT adapter into the matrices, repeatable"),
     };
     struct option_set set = {
         .usage = "quoll convert IN OUT.gguf [--type f32|f16|bf16|keep]",
@@ -72,8 +76,10 @@ int cmd_convert(int argc, char **argv)
         .max_args = 2,
     };
     int code = options_parse(&set, argc, argv);
-    if (code != OPTIONS_GO)
+    if (code != OPTIONS_GO) {
+        lora_list_free(&c.lora);
         return code;
+    }
     int type = type_of(c.type);
     if (set.n_args != 2)
         return usage_error("convert: IN and OUT.gguf are needed; see `quoll convert --help`");
@@ -81,7 +87,9 @@ int cmd_convert(int argc, char **argv)
         return usage_error("convert: --type wants f32, f16, bf16 or keep, not '%s'", c.type);
     char err[1024] = "";
     tool_catch_interrupts();
-    if (convert(args[0], args[1], type, err, sizeof err) == 0)
+    int rc = convert(args[0], args[1], type, &c.lora, err, sizeof err);
+    lora_list_free(&c.lora);
+    if (rc == 0)
         return EXIT_OK;
     return tool_interrupts() > 0 ? EXIT_INTERRUPTED : tool_error("%s", err);
 }

@@ -368,6 +368,36 @@ static int set_kv_types(void *to, const char *option, const char *value)
     return code;
 }
 
+/* A scale follows the last colon, if what is there is a number. */
+int lora_append(void *lora_list, const char *option, const char *value)
+{
+    struct lora_list *l = lora_list;
+    double scale = 1;
+    const char *colon = strrchr(value, ':');
+    size_t len =
+        colon && parse_double(colon + 1, -1e6, 1e6, &scale) ? (size_t)(colon - value) : strlen(value);
+    if (len == 0)
+        return usage_error("%s %s: a path is missing", option, value);
+    struct lora_option *grown = realloc(l->item, (l->n + 1) * sizeof *grown);
+    char *path = strndup(value, len);
+    if (grown)
+        l->item = grown;
+    if (!grown || !path) {
+        free(path);
+        return tool_error("out of memory");
+    }
+    l->item[l->n++] = (struct lora_option){path, (float)scale};
+    return 0;
+}
+
+void lora_list_free(struct lora_list *l)
+{
+    for (size_t i = 0; i < l->n; i++)
+        free((char *)l->item[i].path);
+    free(l->item);
+    *l = (struct lora_list){NULL, 0};
+}
+
 static int set_rope_scaling(void *to, const char *option, const char *value)
 {
     static const enum rope_scaling kinds[] = {ROPE_SCALING_NONE, ROPE_SCALING_LINEAR, ROPE_SCALING_DYNAMIC,
@@ -510,6 +540,7 @@ size_t run_option_rows(struct run_options *o, struct option_row *rows)
         {"flash-attn", 0, OPTION_ON_OFF, NULL, 0, 0, NULL, "-fa: accepted, always on", NULL},
         OPTION_CALL_ROW("rope-scaling", 0, &o->rope_scaling, set_rope_scaling, "KIND",
                         "none, linear, dynamic or yarn (default: the model's)"),
+        OPTION_CALL_ROW("lora", 0, &o->lora, lora_append, "PATH[:SCALE]", "apply a PEFT adapter, repeatable"),
         OPTION_CALL_ROW("quantize", 0, &o->quantize, set_quantize, "TYPE",
                         "matrices in floats become this type while loading (q8_0, q4_k, …)"),
         OPTION_NUMBER_ROW("rope-scale", 0, &o->rope_scale, 1e-6, 1e6, "F", "context grows by this factor"),
@@ -551,7 +582,6 @@ size_t run_option_rows(struct run_options *o, struct option_row *rows)
         OPTION_CALL_ROW("logit-bias", 0, o, add_logit_bias, "ID=F", "repeatable; -inf bans the token"),
         OPTION_CALL_ROW("samplers", 0, &s->samplers, set_samplers, "LIST",
                         "the chain's steps, separated by ';' (default: " SAMPLER_DEFAULT_STEPS ")"),
-        OPTION_LATER_ROW("lora"),
         OPTION_LATER_ROW("pack-cache"),
         OPTION_LATER_ROW("grammar"),
         OPTION_LATER_ROW("grammar-file"),
@@ -589,6 +619,7 @@ static int run_complete(struct run_options *o)
 
 void run_options_free(struct run_options *o)
 {
+    lora_list_free(&o->lora);
     free(o->models.item);
     free(o->dry_breakers.item);
     free(o->biases);

@@ -66,6 +66,14 @@ struct string_list {
 };
 int option_append(void *string_list, const char *option, const char *value);
 
+/* Adapters, as "PATH" or "PATH:SCALE"; set with lora_append. Paths are copies. */
+struct lora_list {
+    struct lora_option *item;
+    size_t n;
+};
+int lora_append(void *lora_list, const char *option, const char *value);
+void lora_list_free(struct lora_list *l);
+
 /* What the commands that run a model share. */
 struct run_options {
     struct string_list models;      /* -m; a command with one model uses the last */
@@ -78,6 +86,7 @@ struct run_options {
     int type_k, type_v; /* enum qtype; −1: f16, or f32 with --compute f32 */
     int rope_scaling;   /* enum rope_scaling; −1: the model's */
     double rope_scale, rope_freq_base;
+    struct lora_list lora;
     int quantize; /* enum qtype of float matrices; F32: as they are */
     bool no_mmap, mlock, check_finite;
     int log_level;

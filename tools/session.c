@@ -127,6 +127,8 @@ static int open_all(struct session *s, const char *path, const struct run_option
                                      .rope_freq_base = o->rope_freq_base,
                                      .rope_scale = o->rope_scale,
                                      .rope_scaling = o->rope_scaling,
+                                     .lora = o->lora.item,
+                                     .n_lora = o->lora.n,
                                      .quantize = o->quantize};
     if (model_load(&s->model, s->weights, &mo, err, errlen) != 0)
         return -1;
