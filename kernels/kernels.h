@@ -51,7 +51,7 @@ int team_n_threads(const struct team *t);
 void team_run(struct team *t, void (*fn)(struct worker *w, void *arg), void *arg);
 /* As team_run, on the first n threads of the team only. */
 void team_run_n(struct team *t, int n, void (*fn)(struct worker *w, void *arg), void *arg);
-/* All threads wait for each other: a brief spin, then yields. Resets the counter of team_next. */
+/* All threads wait for each other: a brief spin, then sleep. Resets the counter of team_next. */
 void team_barrier(struct worker *w);
 /* Takes the next `grain` of n items from a counter that all threads share; false when none is left. */
 bool team_next(struct worker *w, int64_t n, int64_t grain, int64_t *begin, int64_t *end);
