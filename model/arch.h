@@ -70,6 +70,8 @@ int config_gguf(struct config *c, const struct keys *k);
 int config_hf(struct config *c, const struct keys *k);
 /* config.json's rope_theta and rope_scaling. */
 int config_hf_rope(struct config *c, const struct keys *k);
+/* Its longrope factors, "long_factor" or "short_factor"; NULL: none. */
+const struct meta *config_hf_factors(const struct weights *w, const char *name);
 /* Every pattern-th layer sees everything, the others have the window; 0: all have it, 1: none. */
 void config_window_pattern(struct config *c, int pattern);
 

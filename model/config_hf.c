@@ -109,6 +109,18 @@ static int read_scaling(struct config *c, const struct keys *k, const struct key
     }
 }
 
+const struct meta *config_hf_factors(const struct weights *w, const char *name)
+{
+    static const char *const places[] = {"config.rope_parameters", "config.rope_scaling"};
+    const struct meta *m = NULL;
+    for (size_t i = 0; !m && i < sizeof places / sizeof *places; i++) {
+        char key[KEY_MAX];
+        (void)snprintf(key, sizeof key, "%s.%s", places[i], name);
+        m = weights_meta_find(w, key);
+    }
+    return m;
+}
+
 int config_hf_rope(struct config *c, const struct keys *k)
 {
     char key[KEY_MAX], prefix[KEY_MAX];

@@ -371,9 +371,8 @@ static float *add_divisors(struct export *e, const char *name)
     return v;
 }
 
-static void add_longrope(struct export *e, const char *name, const char *key)
+static void add_longrope(struct export *e, const char *name, const struct meta *m)
 {
-    const struct meta *m = weights_meta_find(e->w, key);
     float *v = m ? add_divisors(e, name) : NULL;
     for (int i = 0; v && i < e->config.rotary_dim / 2; i++) {
         double x;
@@ -398,8 +397,8 @@ static int add_rope_tensors(struct export *e, char *err, size_t errlen)
             return -1;
     }
     if (c->rope.scaling == ROPE_SCALING_LONGROPE) {
-        add_longrope(e, "rope_factors_long.weight", "config.rope_scaling.long_factor");
-        add_longrope(e, "rope_factors_short.weight", "config.rope_scaling.short_factor");
+        add_longrope(e, "rope_factors_long.weight", config_hf_factors(e->w, "long_factor"));
+        add_longrope(e, "rope_factors_short.weight", config_hf_factors(e->w, "short_factor"));
     }
     return e->failed ? err_set(err, errlen, "%s: out of memory", weights_path(e->w)) : 0;
 }

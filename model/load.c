@@ -122,11 +122,10 @@ static int order_prefix(struct model *m)
 
 /* ---- RoPE --------------------------------------------------------------------------------------- */
 
-/* n divisors that are a tensor in the backend's memory, or a list of numbers under `key`; NULL: neither. */
-static float *divisors_of(const struct model *m, const struct weights *w, const float *tensor,
-                          const char *key, size_t n, int *failed)
+/* n divisors that are a tensor in the backend's memory, or a list of numbers; NULL: neither. */
+static float *divisors_of(const struct model *m, const float *tensor, const struct meta *list, size_t n,
+                          int *failed)
 {
-    const struct meta *list = key ? weights_meta_find(w, key) : NULL;
     if (!tensor && !list)
         return NULL;
     float *out = calloc(n, sizeof *out);
@@ -148,9 +147,9 @@ static int load_rope(struct model *m, const struct weights *w, char *err, size_t
     size_t n = (size_t)c->rotary_dim / 2;
     int sections = c->arch->rope_sections > 1 ? c->arch->rope_sections : 1, failed = 0;
     char why[256] = "out of memory";
-    float *divisors = divisors_of(m, w, m->rope_freqs, NULL, n, &failed);
-    float *lengthy = divisors_of(m, w, m->rope_long, "config.rope_scaling.long_factor", n, &failed);
-    float *brief = divisors_of(m, w, m->rope_short, "config.rope_scaling.short_factor", n, &failed);
+    float *divisors = divisors_of(m, m->rope_freqs, NULL, n, &failed);
+    float *lengthy = divisors_of(m, m->rope_long, config_hf_factors(w, "long_factor"), n, &failed);
+    float *brief = divisors_of(m, m->rope_short, config_hf_factors(w, "short_factor"), n, &failed);
     if (!failed)
         m->rope = rope_new(&c->rope, c->rotary_dim, sections, divisors, lengthy, brief, why, sizeof why);
     if (m->rope && c->rope_theta_windowed != 0) {
