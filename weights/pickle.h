@@ -88,7 +88,7 @@ void pickle_free(struct pickle *p);
 
 static inline const struct value *pickle_items(const struct pickle *p, const struct value *v)
 {
-    return (const struct value *)p->items.p + v->at;
+    return p->items.p ? (const struct value *)p->items.p + v->at : NULL; /* none: () */
 }
 
 static inline struct list *pickle_list(const struct pickle *p, const struct value *v)

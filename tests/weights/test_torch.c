@@ -176,7 +176,7 @@ static uint8_t *load(const char *path, size_t *len)
     return data;
 }
 
-/* Each file cut in many places, and with each byte changed in two ways. */
+/* Each file cut in many places, and with each byte changed. */
 START_TEST(mutations)
 {
     static const char *const files[] = {"state.pt", "protocol4.pt", "old.pt"};
@@ -184,18 +184,17 @@ START_TEST(mutations)
     if (!path)
         return;
     size_t len, n_bad = 0;
+    uint64_t state = 17;
     uint8_t *data = load(path, &len);
     for (size_t n = 0; n < len; n += n < 64 ? 1 : 13) /* a cut archive has no directory: all the same */
         image_is_bad(data, n, "");
     for (size_t i = 0; i < len; i++) {
-        const uint8_t was = data[i], changed[] = {(uint8_t)(was ^ 1), (uint8_t)(was + 0x50)};
-        for (size_t k = 0; k < sizeof changed; k++) {
-            data[i] = changed[k];
-            n_bad += !image_is_safe(data, len);
-        }
+        const uint8_t was = data[i];
+        data[i] ^= (uint8_t)(1 + test_random(&state) % 255);
+        n_bad += !image_is_safe(data, len);
         data[i] = was;
     }
-    ck_assert_uint_gt(n_bad, 500);
+    ck_assert_uint_gt(n_bad, 300);
     ck_assert(image_is_safe(data, len));
     free(data);
 }
