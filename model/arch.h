@@ -70,6 +70,8 @@ int config_gguf(struct config *c, const struct keys *k);
 int config_hf(struct config *c, const struct keys *k);
 /* config.json's rope_theta and rope_scaling. */
 int config_hf_rope(struct config *c, const struct keys *k);
+/* Has the folder this matrix, as it is or in GPTQ's and AWQ's parts? */
+bool config_hf_has_matrix(const struct weights *w, const char *name);
 /* Its longrope factors, "long_factor" or "short_factor"; NULL: none. */
 const struct meta *config_hf_factors(const struct weights *w, const char *name);
 /* Every pattern-th layer sees everything, the others have the window; 0: all have it, 1: none. */

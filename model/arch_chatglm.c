@@ -51,7 +51,7 @@ static int chatglm1_hf(struct config *c, const struct keys *k)
     c->head_dim = c->rotary_dim = c->dim % c->n_heads ? 0 : c->dim / c->n_heads;
     c->norm_eps = (float)eps;
     c->rope.theta = 10000;
-    c->tied_embeddings = !weights_find(k->w, "lm_head.weight");
+    c->tied_embeddings = !config_hf_has_matrix(k->w, "lm_head");
     return chatglm1_ids(c, k) || keys_int(k, "pre_seq_len", 0, MAX_VIRTUAL, 0, &c->n_virtual) ? -1 : 0;
 }
 
@@ -129,7 +129,7 @@ static int chatglm_hf(struct config *c, const struct keys *k)
     if (keys_bool(k, "tie_word_embeddings", false, &tied) ||
         keys_int(k, "pre_seq_len", 0, MAX_VIRTUAL, 0, &c->n_virtual))
         return -1;
-    c->tied_embeddings = tied || !weights_find(k->w, "transformer.output_layer.weight");
+    c->tied_embeddings = tied || !config_hf_has_matrix(k->w, "transformer.output_layer");
     return 0;
 }
 

@@ -212,6 +212,18 @@ static int read_vocab_size(struct config *c, const struct keys *k)
     return keys_int(k, name, 1, MAX_VOCAB, KEYS_REQUIRED, &c->vocab_size);
 }
 
+bool config_hf_has_matrix(const struct weights *w, const char *name)
+{
+    static const char *const parts[] = {"weight", "qweight"};
+    bool found = false;
+    for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) {
+        char full[KEY_MAX];
+        (void)snprintf(full, sizeof full, "%s.%s", name, parts[i]);
+        found |= weights_find(w, full) != NULL;
+    }
+    return found;
+}
+
 int config_hf(struct config *c, const struct keys *k)
 {
     double eps;
@@ -231,6 +243,6 @@ int config_hf(struct config *c, const struct keys *k)
     bool tied;
     if (keys_bool(k, "tie_word_embeddings", false, &tied))
         return -1;
-    c->tied_embeddings = tied || !weights_find(k->w, "lm_head.weight");
+    c->tied_embeddings = tied || !config_hf_has_matrix(k->w, "lm_head");
     return 0;
 }
