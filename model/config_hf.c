@@ -48,6 +48,11 @@ static int read_yarn(struct rope_config *r, const struct keys *s)
         keys_float(s, "beta_slow", 0, 1e6, 1, &r->beta_slow) || keys_float(s, "mscale", 0, 1e3, 0, &mscale) ||
         keys_float(s, "mscale_all_dim", 0, 1e3, 0, &mscale_all))
         return -1;
+    bool whole; /* the ramp's ends rounded to whole frequencies */
+    if (keys_bool(s, "truncate", true, &whole))
+        return -1;
+    if (!whole)
+        return keys_fault(s, "truncate", "is false, which is not supported");
     if (mscale != 0 && mscale_all != 0)
         own = yarn_mscale(r->factor, mscale) / yarn_mscale(r->factor, mscale_all);
     return keys_float(s, "attention_factor", 1e-3, 1e3, own, &r->attention_factor);
