@@ -34,7 +34,7 @@ INLINE __m512i load_codes(const struct pack_format f, const uint8_t *low, const 
         q = _mm512_or_si512(q, _mm512_and_si512(bits, mask));
     }
     if (f.code_book) {
-        const __m128i book = _mm_loadu_si128((const __m128i *)(const void *)iq4_values);
+        const __m128i book = _mm_loadu_si128((const __m128i *)(const void *)f.code_book);
         q = _mm512_shuffle_epi8(_mm512_broadcast_i32x4(book), q);
         q = _mm512_xor_si512(q, _mm512_set1_epi8((char)-128));
     }
@@ -135,10 +135,17 @@ INLINE void mac_codes(const struct pack_format f, const struct chunk *c, const s
         for (int t = 0; t < n; t++) {
             const struct act_block *a = &block[t];
             const __m512 d = _mm512_set1_ps(a->d);
-            if (f.scales == SCALE_SUPER16 || f.scales == SCALE_SUPER16_MIN) {
+            if (scales_by_16(f.scales)) {
                 __m512i s0 = block_sum(f, w, a->q, 0, GROUPS / 2, _mm512_set1_epi32(start_sum(f, a->sum[0])));
                 __m512i s1 =
                     block_sum(f, w, a->q, GROUPS / 2, GROUPS, _mm512_set1_epi32(start_sum(f, a->sum[1])));
+                if (f.scales == SCALE_BLOCK16) {
+                    acc[t] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(s0),
+                                             _mm512_mul_ps(_mm512_load_ps(c->d[2 * b]), d), acc[t]);
+                    acc[t] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(s1),
+                                             _mm512_mul_ps(_mm512_load_ps(c->d[2 * b + 1]), d), acc[t]);
+                    continue;
+                }
                 /* Integer scales times integer sums stay below 2²⁴: products of floats are exact. */
                 __m512 s = _mm512_mul_ps(_mm512_cvtepi32_ps(s0), _mm512_load_ps(c->scale[2 * b]));
                 s = _mm512_fmadd_ps(_mm512_cvtepi32_ps(s1), _mm512_load_ps(c->scale[2 * b + 1]), s);

@@ -43,7 +43,7 @@ INLINE __m256i load_codes(const struct pack_format f, const struct codes c, int 
         q = _mm256_or_si256(q, _mm256_and_si256(high, mask));
     }
     if (f.code_book) {
-        const __m128i book = _mm_loadu_si128((const __m128i *)(const void *)iq4_values);
+        const __m128i book = _mm_loadu_si128((const __m128i *)(const void *)f.code_book);
         q = _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(book), q);
         q = _mm256_xor_si256(q, _mm256_set1_epi8((char)-128));
     }
@@ -125,7 +125,7 @@ INLINE void mac_codes(const struct pack_format f, const struct chunk *c, const s
 
     for (int b = 0; b < n_blocks; b++, x += width) {
         __m256i sum[MAC_TOKENS][2], sum2[MAC_TOKENS][2];
-        const bool by_16 = f.scales == SCALE_SUPER16 || f.scales == SCALE_SUPER16_MIN;
+        const bool by_16 = scales_by_16(f.scales);
         struct codes codes = {false, c->w[b], NULL, NULL};
         if (packed)
             codes = (struct codes){true, NULL, packed->low + b * f.low_bits * GROUP_BYTES,
@@ -140,7 +140,12 @@ INLINE void mac_codes(const struct pack_format f, const struct chunk *c, const s
             UNROLL
             for (int h = 0; h < 2; h++) {
                 /* Integer scales times integer sums stay below 2²⁴: products of floats are exact. */
-                if (by_16) {
+                if (f.scales == SCALE_BLOCK16) {
+                    __m256 d0 = _mm256_mul_ps(_mm256_load_ps(c->d[2 * b] + 8 * h), d);
+                    __m256 d1 = _mm256_mul_ps(_mm256_load_ps(c->d[2 * b + 1] + 8 * h), d);
+                    acc[t][h] = _mm256_fmadd_ps(exact_sum(f, sum[t][h], x[t].sum[0]), d0, acc[t][h]);
+                    acc[t][h] = _mm256_fmadd_ps(exact_sum(f, sum2[t][h], x[t].sum[1]), d1, acc[t][h]);
+                } else if (by_16) {
                     __m256 s = _mm256_mul_ps(exact_sum(f, sum[t][h], x[t].sum[0]),
                                              _mm256_load_ps(c->scale[2 * b] + 8 * h));
                     s = _mm256_fmadd_ps(exact_sum(f, sum2[t][h], x[t].sum[1]),

@@ -15,9 +15,9 @@
 struct chunk {
     /* Codes: [block][group][4 row + column % 4], unsigned; a weight is w − zero. */
     alignas(64) uint8_t w[CHUNK_BLOCKS][GROUPS][GROUP_BYTES];
-    alignas(64) float d[CHUNK_BLOCKS][TILE_ROWS];  /* k-quants: [0] */
-    alignas(64) float m[CHUNK_BLOCKS][TILE_ROWS];  /* or zero points, less the format's: exact integers */
-    alignas(64) float scale[MAX_CODES][TILE_ROWS]; /* integers, exact; per 32 or per 16 columns */
+    alignas(64) float d[2 * CHUNK_BLOCKS][TILE_ROWS]; /* per 32 or per 16 columns; k-quants: [0] */
+    alignas(64) float m[CHUNK_BLOCKS][TILE_ROWS];     /* or zero points, less the format's: exact integers */
+    alignas(64) float scale[MAX_CODES][TILE_ROWS];    /* integers, exact; per 32 or per 16 columns */
     alignas(64) float min[MAX_CODES][TILE_ROWS];
 };
 
@@ -44,19 +44,26 @@ INLINE void decode_halves(float *restrict dst, const uint16_t *restrict src)
 #endif
 }
 
-/* Codes of the non-linear 4-bit types to values + 128. */
-INLINE void decode_code_book(uint8_t *restrict w)
+/* 16 scales of a byte each. */
+INLINE void decode_byte_scales(float *restrict dst, enum scale_format d, const uint8_t *restrict src)
+{
+    for (int r = 0; r < TILE_ROWS; r++)
+        dst[r] = d == D_E8M0 ? e8m0_half_to_f32(src[r]) : e4m3_half_to_f32(src[r]);
+}
+
+/* Indices of a code book to its values + 128. */
+INLINE void decode_code_book(uint8_t *restrict w, const int8_t book[16])
 {
 #ifdef __AVX2__
-    __m128i table = _mm_loadu_si128((const __m128i *)(const void *)iq4_values);
-    __m256i book = _mm256_xor_si256(_mm256_broadcastsi128_si256(table), _mm256_set1_epi8((char)-128));
+    __m256i values = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)(const void *)book));
+    values = _mm256_xor_si256(values, _mm256_set1_epi8((char)-128));
     for (int i = 0; i < GROUP_BYTES; i += 32) {
         __m256i q = _mm256_load_si256((const __m256i *)(const void *)(w + i));
-        _mm256_store_si256((__m256i *)(void *)(w + i), _mm256_shuffle_epi8(book, q));
+        _mm256_store_si256((__m256i *)(void *)(w + i), _mm256_shuffle_epi8(values, q));
     }
 #else
     for (int i = 0; i < GROUP_BYTES; i++)
-        w[i] = (uint8_t)(iq4_values[w[i]] + 128);
+        w[i] = (uint8_t)(book[w[i]] + 128);
 #endif
 }
 
@@ -100,7 +107,7 @@ INLINE void decode_block(uint8_t (*restrict w)[GROUP_BYTES], const struct pack_f
             o[i] = q;
         }
         if (f.code_book)
-            decode_code_book(w[g]);
+            decode_code_book(w[g], f.code_book);
     }
 }
 
@@ -171,9 +178,11 @@ INLINE void decode_zeros(float *restrict dst, const struct pack_format f, const 
 INLINE void decode_scales(struct chunk *restrict c, const struct pack_format f, const struct chunk_view v,
                           int n_blocks)
 {
-    const int n_d = scales_are_super(f.scales) ? 1 : n_blocks;
-    for (int b = 0; b < n_d; b++) {
-        decode_halves(c->d[b], v.d + b * TILE_ROWS);
+    for (int b = 0; b < n_scales(f.scales, n_blocks); b++) {
+        if (f.d == D_F16)
+            decode_halves(c->d[b], (const uint16_t *)(const void *)v.d + b * TILE_ROWS);
+        else
+            decode_byte_scales(c->d[b], f.d, v.d + b * TILE_ROWS);
         if (scales_have_min(f.scales))
             decode_halves(c->m[b], v.m + b * TILE_ROWS);
     }
@@ -212,6 +221,25 @@ INLINE void decode_blocks(struct chunk *restrict c, const struct pack_format f, 
                      v.high + b * f.high_bits * GROUP_BYTES);
 }
 
+/* Types that qtypes[].unpack reads, row by row; their chunks are whole super-blocks. */
+static __attribute__((unused)) void decode_rows(struct chunk *c, enum qtype type, const uint8_t *src)
+{
+    const bool by_16 = scales_by_16(pack_formats[type].scales);
+    struct block_256 b;
+    for (int r = 0; r < TILE_ROWS; r++, src += qtypes[type].block_bytes) {
+        qtypes[type].unpack(&b, src);
+        c->d[0][r] = b.d;
+        for (int j = 0; j < CHUNK_BLOCKS << by_16; j++)
+            c->scale[j][r] = (float)b.scale[by_16 ? j : 2 * j];
+        for (int g = 0; g < CHUNK_LEN / 4; g++) {
+            uint32_t w;
+            memcpy(&w, b.q + 4 * g, sizeof w);
+            w ^= 0x80808080u;
+            memcpy(&c->w[g / GROUPS][g % GROUPS][4 * r], &w, sizeof w);
+        }
+    }
+}
+
 /* The same chunk as float weights [column][row], exactly as qtypes[].to_f32 computes them. */
 INLINE void decode_floats(float (*restrict dst)[TILE_ROWS], const struct pack_format f,
                           const struct chunk *restrict c, int n_blocks)
@@ -219,13 +247,13 @@ INLINE void decode_floats(float (*restrict dst)[TILE_ROWS], const struct pack_fo
     for (int b = 0; b < n_blocks; b++)
         for (int half = 0; half < 2; half++) {
             float d[TILE_ROWS], m[TILE_ROWS];
-            int sub = f.scales >= SCALE_SUPER16 ? 2 * b + half : b;
+            int sub = scales_by_16(f.scales) ? 2 * b + half : b;
             for (int r = 0; r < TILE_ROWS; r++) {
                 if (scales_are_super(f.scales)) {
                     d[r] = c->d[0][r] * c->scale[sub][r];
                     m[r] = scales_have_min(f.scales) ? c->m[0][r] * c->min[sub][r] : 0.0f;
                 } else {
-                    d[r] = c->d[b][r];
+                    d[r] = c->d[sub][r];
                     m[r] = scales_have_min(f.scales) ? -c->m[b][r] : 0.0f;
                 }
             }

@@ -39,6 +39,12 @@ static void mac_tokens(const struct pack_format f, const struct chunk *c, int n_
                 if (scales_have_min(f.scales))
                     mins = fmaf(c->m[b][r], a->ds, mins);
                 break;
+            case SCALE_BLOCK16:
+                for (int half = 0; half < 2; half++) {
+                    sum = block_sum(f, c->w[b], a->q, r, half * GROUPS / 2, (half + 1) * GROUPS / 2);
+                    acc = fmaf((float)sum, c->d[2 * b + half][r] * a->d, acc);
+                }
+                break;
             case SCALE_SUPER32:
             case SCALE_SUPER32_MIN:
                 sum = (int32_t)c->scale[b][r] * block_sum(f, c->w[b], a->q, r, 0, GROUPS);

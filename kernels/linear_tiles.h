@@ -88,6 +88,7 @@ INLINE void mac_panel(const struct pack_format f, const struct chunk *c, int n_b
     X(BLOCK, 8)       \
     X(BLOCK_MIN, 8)   \
     X(BLOCK_ZERO, 8)  \
+    X(BLOCK16, 8)     \
     X(SUPER32, 8)     \
     X(SUPER32_MIN, 8) \
     X(SUPER16, 8)     \
@@ -101,11 +102,13 @@ INLINE void mac_panel(const struct pack_format f, const struct chunk *c, int n_b
     X(BLOCK_MIN, 5)   \
     X(BLOCK_ZERO, 4)  \
     X(BLOCK_ZERO, 8)  \
+    X(BLOCK16, 8)     \
     X(SUPER32, 8)     \
     X(SUPER32_MIN, 4) \
     X(SUPER32_MIN, 5) \
     X(SUPER16, 4)     \
     X(SUPER16, 6)     \
+    X(SUPER16, 8)     \
     X(SUPER16_MIN, 4)
 #endif
 
@@ -166,8 +169,23 @@ struct type_loops {
     }
 PACK_FORMATS(DEFINE_TYPE_LOOPS)
 
-#define TYPE_LOOPS_ROW(TYPE, ...) [QTYPE_##TYPE] = {decode_##TYPE, mac_one_##TYPE},
-static const struct type_loops type_loops[QTYPE_N_MATRIX] = {PACK_FORMATS(TYPE_LOOPS_ROW)};
+#define DEFINE_ROW_LOOPS(TYPE, kind)                                                                  \
+    static void decode_##TYPE(struct chunk *c, const uint8_t *src, int n)                             \
+    {                                                                                                 \
+        (void)n;                                                                                      \
+        decode_rows(c, QTYPE_##TYPE, src);                                                            \
+    }                                                                                                 \
+    static void mac_one_##TYPE(struct chunk *c, const uint8_t *src, int n, const struct act_block *x, \
+                               float(*total)[TILE_ROWS])                                              \
+    {                                                                                                 \
+        decode_rows(c, QTYPE_##TYPE, src);                                                            \
+        mac_panel_of (&pack_formats[QTYPE_##TYPE])(c, 128, n, x, 1, total);                           \
+    }
+ROW_FORMATS(DEFINE_ROW_LOOPS)
+
+#define TYPE_LOOPS(TYPE, ...) [QTYPE_##TYPE] = {decode_##TYPE, mac_one_##TYPE},
+static const struct type_loops type_loops[QTYPE_N_MATRIX] = {PACK_FORMATS(TYPE_LOOPS)
+                                                                 ROW_FORMATS(TYPE_LOOPS)};
 
 static void tiles_fast(const struct linear_job *j)
 {

@@ -107,11 +107,13 @@ INLINE void chunk_write(uint8_t *chunk, const struct pack_format *f, int row, co
         zeros_write(codes, row, r->m, n_blocks, f->code_bits);
     else if (f->n_codes)
         codes_write(codes, row, r->code, f->n_codes, f->code_bits);
-    int n_d = scales_are_super(f->scales) ? 1 : n_blocks;
-    uint16_t *d = (uint16_t *)(void *)(chunk + ((const uint8_t *)v.d - chunk));
+    uint8_t *d = chunk + (v.d - chunk);
     uint16_t *m = (uint16_t *)(void *)(chunk + ((const uint8_t *)v.m - chunk));
-    for (int b = 0; b < n_d; b++) {
-        d[b * TILE_ROWS + row] = r->d[b];
+    for (int b = 0; b < n_scales(f->scales, n_blocks); b++) {
+        if (f->d == D_F16)
+            memcpy(d + 2 * (b * TILE_ROWS + row), &r->d[b], 2);
+        else
+            d[b * TILE_ROWS + row] = (uint8_t)r->d[b];
         if (scales_have_min(f->scales))
             m[b * TILE_ROWS + row] = r->m[b];
     }
@@ -145,9 +147,11 @@ static void chunk_read(struct row_chunk *r, const uint8_t *chunk, const struct p
         zeros_read(r->m, v.codes, row, n_blocks, f->code_bits);
     else if (f->n_codes)
         codes_read(r->code, v.codes, row, f->n_codes, f->code_bits);
-    int n_d = scales_are_super(f->scales) ? 1 : n_blocks;
-    for (int b = 0; b < n_d; b++) {
-        r->d[b] = v.d[b * TILE_ROWS + row];
+    for (int b = 0; b < n_scales(f->scales, n_blocks); b++) {
+        if (f->d == D_F16)
+            memcpy(&r->d[b], v.d + 2 * (b * TILE_ROWS + row), 2);
+        else
+            r->d[b] = v.d[b * TILE_ROWS + row];
         if (scales_have_min(f->scales))
             r->m[b] = v.m[b * TILE_ROWS + row];
     }
@@ -197,6 +201,8 @@ void pack_chunk(uint8_t *dst, enum qtype type, const uint8_t *src, int64_t row_b
             floats_write(dst, r, src, n_cols, 4);
         } else if (f->low_bits == 16) {
             floats_write(dst, r, src, n_cols, 2);
+        } else if (!f->read) {
+            memcpy(dst + r * qtype_bytes(type, n_cols), src, (size_t)qtype_bytes(type, n_cols));
         } else {
             struct row_chunk rc;
             f->read(&rc, src, n_cols / ACT_LEN);
@@ -246,6 +252,9 @@ void pack_unpack(void *dst, const struct packed *p, int64_t row, int64_t col)
         size_t bytes = (size_t)f->low_bits / 8;
         for (int k = 0; k < n_cols; k++)
             memcpy((uint8_t *)dst + (size_t)k * bytes, chunk + (size_t)(k * TILE_ROWS + r) * bytes, bytes);
+    } else if (!f->read) {
+        size_t bytes = (size_t)qtype_bytes(p->type, n_cols);
+        memcpy(dst, chunk + (size_t)r * bytes, bytes);
     } else {
         struct row_chunk rc;
         chunk_read(&rc, chunk, f, r, n_cols / ACT_LEN);

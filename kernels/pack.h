@@ -19,14 +19,17 @@
  *
  *     low    8-, 4- or 2-bit planes                         per block of 32
  *     high   2- or 1-bit planes (upper bits of the codes)   per block of 32
- *     codes  zero points of asymmetric integers             bytes [16], 16-bit words of 8-bit types, per
- * block integer scales (and minima) of k-quants        8-bit:  [n][16] 6-bit: [n/2][16] low nibble of code j
- * | of code j + n/2 << 4, [n/4][16] upper two bits of codes j, j + n/4, j + n/2, j + 3n/4 d      half floats
- * [16], per block or per chunk m      likewise: the minima's scale
+ *     codes  zero points of asymmetric integers: bytes [16] (of 8-bit types words [16]) per block; or
+ *            integer scales (and minima) of k-quants        8-bit:  [n][16]
+ *                6-bit: [n/2][16] low nibble of code j | of code j + n/2 << 4,
+ *                       [n/4][16] upper two bits of codes j, j + n/4, j + n/2, j + 3n/4
+ *     d      half floats or bytes [16], per block, per half of one or per chunk
+ *     m      likewise: the minima's scale
  *
- * Codes are unsigned; a weight is code − zero (types with a code book: table[code]; with zero points of
- * their own: code − zero point).
- * F32, F16 and BF16 have one section: [column][16] elements. */
+ * Codes are unsigned; a weight is code − zero (types with a code book: table[code]; asymmetric integers:
+ * code − their own zero point).
+ * F32, F16 and BF16 have one section: [column][16] elements. Types whose blocks only quant/ can read
+ * (ROW_FORMATS) have 16 rows of bytes. */
 #ifndef QUOLL_PACK_H
 #define QUOLL_PACK_H
 
@@ -53,27 +56,32 @@ enum scale_kind {
     SCALE_BLOCK,       /* d per 32 */
     SCALE_BLOCK_MIN,   /* d and m per 32 */
     SCALE_BLOCK_ZERO,  /* d and a zero point per 32 */
+    SCALE_BLOCK16,     /* d per 16 */
     SCALE_SUPER32,     /* d per 256, integer scale per 32 */
     SCALE_SUPER32_MIN, /* and dmin, integer minima */
     SCALE_SUPER16,     /* d per 256, integer scale per 16 */
     SCALE_SUPER16_MIN,
 };
 
+/* What d is: a half float, or a byte that is a power of two (E8M0) or a small float (E4M3). */
+enum scale_format { D_F16, D_E8M0, D_E4M3 };
+
 /* One row's part of a chunk, as the file's block says it: codes in column order. */
 struct row_chunk {
     uint8_t q[CHUNK_LEN];
     uint8_t code[MAX_CODES];
-    uint16_t d[CHUNK_BLOCKS]; /* k-quants use the first */
-    uint16_t m[CHUNK_BLOCKS]; /* likewise; or zero points */
+    uint16_t d[2 * CHUNK_BLOCKS]; /* k-quants use the first */
+    uint16_t m[CHUNK_BLOCKS];     /* likewise; or zero points */
 };
 
 struct pack_format {
     enum scale_kind scales;
+    enum scale_format d;
     int low_bits, high_bits; /* of a code; float types: bytes per element in low_bits / 8 */
     int zero;                /* weight = code − zero; zero points of a row's own are relative to it */
-    bool code_book;          /* weight = iq4_values[code] */
+    const int8_t *code_book; /* weight = code_book[code]; NULL: none */
     int n_codes,
-        code_bits; /* integer scales then minima; Q2_K: both in one byte; zero points: one per block */
+        code_bits; /* integer scales then minima (Q2_K: both in one byte); zero points: one a block */
     int code_zero; /* scale = code − code_zero (Q6_K: the code is a signed byte) */
     /* n_blocks blocks of 32 columns, in the file's layout, to and from r. */
     void (*read)(struct row_chunk *r, const void *src, int n_blocks);
@@ -81,24 +89,39 @@ struct pack_format {
 };
 
 /* The quantised types, once: for the table, and as constants for the kernels.
- *   type    row functions, scales, low bits, high bits, zero, code book, codes, code bits, code zero */
-#define PACK_FORMATS(X)                                         \
-    X(Q4_0, q4_0, SCALE_BLOCK, 4, 0, 8, false, 0, 0, 0)         \
-    X(Q4_1, q4_1, SCALE_BLOCK_MIN, 4, 0, 0, false, 0, 0, 0)     \
-    X(Q5_0, q5_0, SCALE_BLOCK, 4, 1, 16, false, 0, 0, 0)        \
-    X(Q5_1, q5_1, SCALE_BLOCK_MIN, 4, 1, 0, false, 0, 0, 0)     \
-    X(Q8_0, q8_0, SCALE_BLOCK, 8, 0, 128, false, 0, 0, 0)       \
-    X(Q2_K, q2_k, SCALE_SUPER16_MIN, 2, 0, 0, false, 16, 8, 0)  \
-    X(Q3_K, q3_k, SCALE_SUPER16, 2, 1, 4, false, 16, 6, 32)     \
-    X(Q4_K, q4_k, SCALE_SUPER32_MIN, 4, 0, 0, false, 16, 6, 0)  \
-    X(Q5_K, q5_k, SCALE_SUPER32_MIN, 4, 1, 0, false, 16, 6, 0)  \
-    X(Q6_K, q6_k, SCALE_SUPER16, 4, 2, 32, false, 16, 8, 0)     \
-    X(IQ4_NL, q4_0, SCALE_BLOCK, 4, 0, 128, true, 0, 0, 0)      \
-    X(IQ4_XS, iq4_xs, SCALE_SUPER32, 4, 0, 128, true, 8, 6, 32) \
-    X(INT2Z, int2z, SCALE_BLOCK_ZERO, 2, 0, 0, false, 1, 8, 0)  \
-    X(INT3Z, int3z, SCALE_BLOCK_ZERO, 2, 1, 0, false, 1, 8, 0)  \
-    X(INT4Z, int4z, SCALE_BLOCK_ZERO, 4, 0, 0, false, 1, 8, 0)  \
-    X(INT8Z, int8z, SCALE_BLOCK_ZERO, 8, 0, 128, false, 1, 16, 0)
+ *   type, row functions, scales, d, low bits, high bits, zero, code book, codes, code bits, code zero */
+#define PACK_FORMATS(X)                                                      \
+    X(Q4_0, q4_0, SCALE_BLOCK, D_F16, 4, 0, 8, NULL, 0, 0, 0)                \
+    X(Q4_1, q4_1, SCALE_BLOCK_MIN, D_F16, 4, 0, 0, NULL, 0, 0, 0)            \
+    X(Q5_0, q5_0, SCALE_BLOCK, D_F16, 4, 1, 16, NULL, 0, 0, 0)               \
+    X(Q5_1, q5_1, SCALE_BLOCK_MIN, D_F16, 4, 1, 0, NULL, 0, 0, 0)            \
+    X(Q8_0, q8_0, SCALE_BLOCK, D_F16, 8, 0, 128, NULL, 0, 0, 0)              \
+    X(Q2_K, q2_k, SCALE_SUPER16_MIN, D_F16, 2, 0, 0, NULL, 16, 8, 0)         \
+    X(Q3_K, q3_k, SCALE_SUPER16, D_F16, 2, 1, 4, NULL, 16, 6, 32)            \
+    X(Q4_K, q4_k, SCALE_SUPER32_MIN, D_F16, 4, 0, 0, NULL, 16, 6, 0)         \
+    X(Q5_K, q5_k, SCALE_SUPER32_MIN, D_F16, 4, 1, 0, NULL, 16, 6, 0)         \
+    X(Q6_K, q6_k, SCALE_SUPER16, D_F16, 4, 2, 32, NULL, 16, 8, 0)            \
+    X(IQ4_NL, q4_0, SCALE_BLOCK, D_F16, 4, 0, 128, iq4_values, 0, 0, 0)      \
+    X(IQ4_XS, iq4_xs, SCALE_SUPER32, D_F16, 4, 0, 128, iq4_values, 8, 6, 32) \
+    X(MXFP4, mxfp4, SCALE_BLOCK, D_E8M0, 4, 0, 128, fp4_values, 0, 0, 0)     \
+    X(NVFP4, nvfp4, SCALE_BLOCK16, D_E4M3, 4, 0, 128, fp4_values, 0, 0, 0)   \
+    X(INT2Z, int2z, SCALE_BLOCK_ZERO, D_F16, 2, 0, 0, NULL, 1, 8, 0)         \
+    X(INT3Z, int3z, SCALE_BLOCK_ZERO, D_F16, 2, 1, 0, NULL, 1, 8, 0)         \
+    X(INT4Z, int4z, SCALE_BLOCK_ZERO, D_F16, 4, 0, 0, NULL, 1, 8, 0)         \
+    X(INT8Z, int8z, SCALE_BLOCK_ZERO, D_F16, 8, 0, 128, NULL, 1, 16, 0)
+
+/* Types whose blocks qtypes[].unpack reads: their rows' bytes stay as the file has them, row after row, and
+ * only the kinds of their scales are said here. Decoded, their weights are code − 128. */
+#define ROW_FORMATS(X)        \
+    X(IQ1_S, SCALE_SUPER32)   \
+    X(IQ1_M, SCALE_SUPER16)   \
+    X(IQ2_XXS, SCALE_SUPER32) \
+    X(IQ2_XS, SCALE_SUPER16)  \
+    X(IQ2_S, SCALE_SUPER16)   \
+    X(IQ3_XXS, SCALE_SUPER32) \
+    X(IQ3_S, SCALE_SUPER32)   \
+    X(TQ1_0, SCALE_SUPER32)   \
+    X(TQ2_0, SCALE_SUPER32)
 
 extern const struct pack_format pack_formats[QTYPE_N_MATRIX];
 
@@ -116,8 +139,8 @@ static inline int plane_shift(int bits, int g)
 
 /* The sections of a chunk of n_blocks blocks of 32 columns. */
 struct chunk_view {
-    const uint8_t *low, *high, *codes;
-    const uint16_t *d, *m; /* may be unaligned to 64, never to 2 */
+    const uint8_t *low, *high, *codes, *d;
+    const uint16_t *m; /* d and m may be unaligned to 64, halves never to 2 */
 };
 
 static inline bool scales_are_super(enum scale_kind k)
@@ -130,16 +153,31 @@ static inline bool scales_have_min(enum scale_kind k)
     return k == SCALE_BLOCK_MIN || k == SCALE_SUPER32_MIN || k == SCALE_SUPER16_MIN;
 }
 
+static inline bool scales_by_16(enum scale_kind k)
+{
+    return k == SCALE_BLOCK16 || k == SCALE_SUPER16 || k == SCALE_SUPER16_MIN;
+}
+
+/* How many d (and m) n blocks have. */
+static inline int n_scales(enum scale_kind k, int n_blocks)
+{
+    return scales_are_super(k) ? 1 : k == SCALE_BLOCK16 ? 2 * n_blocks : n_blocks;
+}
+
+static inline int d_bytes(const struct pack_format *f)
+{
+    return f->d == D_F16 ? 2 : 1;
+}
+
 static inline struct chunk_view chunk_view(const struct pack_format *f, const uint8_t *chunk, int n_blocks)
 {
     struct chunk_view v;
-    int n_d = scales_are_super(f->scales) ? 1 : n_blocks;
     v.low = chunk;
     v.high = v.low + (size_t)n_blocks * GROUP_BYTES * (size_t)f->low_bits;
     v.codes = v.high + (size_t)n_blocks * GROUP_BYTES * (size_t)f->high_bits;
     int n_codes = f->scales == SCALE_BLOCK_ZERO ? n_blocks : f->n_codes;
-    v.d = (const uint16_t *)(const void *)(v.codes + n_codes * f->code_bits * TILE_ROWS / 8);
-    v.m = v.d + n_d * TILE_ROWS;
+    v.d = v.codes + n_codes * f->code_bits * TILE_ROWS / 8;
+    v.m = (const uint16_t *)(const void *)(v.d + n_scales(f->scales, n_blocks) * d_bytes(f) * TILE_ROWS);
     return v;
 }
 

@@ -421,10 +421,49 @@ static void int8z_write(void *dst, const struct row_chunk *r, int n)
     }
 }
 
+static void mxfp4_read(struct row_chunk *r, const void *src, int n)
+{
+    const struct block_mxfp4 *b = src;
+    for (int i = 0; i < n; i++) {
+        r->d[i] = b[i].e;
+        nibbles_read(r->q + 32 * i, b[i].qs, 16);
+    }
+}
+
+static void mxfp4_write(void *dst, const struct row_chunk *r, int n)
+{
+    struct block_mxfp4 *b = dst;
+    for (int i = 0; i < n; i++) {
+        b[i].e = (uint8_t)r->d[i];
+        nibbles_write(b[i].qs, r->q + 32 * i, 16);
+    }
+}
+
+/* Blocks of 64, sub-blocks of 16. */
+static void nvfp4_read(struct row_chunk *r, const void *src, int n)
+{
+    const struct block_nvfp4 *b = src;
+    for (int i = 0; i < 2 * n; i++) {
+        r->d[i] = b[i / 4].d[i % 4];
+        nibbles_read(r->q + 16 * i, b[i / 4].qs + i % 4 * 8, 8);
+    }
+}
+
+static void nvfp4_write(void *dst, const struct row_chunk *r, int n)
+{
+    struct block_nvfp4 *b = dst;
+    for (int i = 0; i < 2 * n; i++) {
+        b[i / 4].d[i % 4] = (uint8_t)r->d[i];
+        nibbles_write(b[i / 4].qs + i % 4 * 8, r->q + 16 * i, 8);
+    }
+}
+
 #define TABLE_ROW(TYPE, fn, ...) [QTYPE_##TYPE] = {__VA_ARGS__, fn##_read, fn##_write},
+
+#define TABLE_ROW_FORMAT(TYPE, kind) [QTYPE_##TYPE] = {.scales = (kind), .low_bits = 8, .zero = 128},
 
 const struct pack_format pack_formats[QTYPE_N_MATRIX] = {
     [QTYPE_F32] = {.scales = SCALE_NONE, .low_bits = 32},
     [QTYPE_F16] = {.scales = SCALE_NONE, .low_bits = 16},
     [QTYPE_BF16] = {.scales = SCALE_NONE, .low_bits = 16},
-    PACK_FORMATS(TABLE_ROW)};
+    PACK_FORMATS(TABLE_ROW) ROW_FORMATS(TABLE_ROW_FORMAT)};

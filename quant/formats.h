@@ -1,5 +1,5 @@
-/* Inside quant/: what every format's file gives the table in qtypes.c, and the two shapes, one for
- * blocks of 32 and one for super-blocks of 256, to which all formats unpack. A format's file
+/* Inside quant/: what every format's file gives the table in qtypes.c, and the shapes, with quant.h's
+ * struct block_256, to which all formats unpack. A format's file
  * holds its drawing, its unpacking and its packing; what is done with the numbers is written once, in
  * blocks.h (dequantise, dot) and fit.c (the search for the best scales). */
 #ifndef QUOLL_QUANT_FORMATS_H
@@ -11,15 +11,6 @@
 struct block_32 {
     float d, m;
     int8_t q[32]; /* the zero point is already subtracted */
-};
-
-/* A super-block of 256 unpacked: x = d scale q, or d scale q − dmin min where the format has minima.
- * scale and min belong to 16 elements; formats with sub-blocks of 32 repeat theirs. */
-struct block_256 {
-    float d, dmin;
-    int8_t scale[16];
-    uint8_t min[16];
-    int8_t q[256]; /* the zero point is already subtracted */
 };
 
 /* A block of 32 of asymmetric integers: x = d (q − zero). Of 8 bits, q − zero needs nine. */
@@ -54,6 +45,26 @@ QTYPE_FUNCTIONS(int2z);
 QTYPE_FUNCTIONS(int3z);
 QTYPE_FUNCTIONS(int4z);
 QTYPE_FUNCTIONS(int8z);
+
+/* Types that are only read. */
+#define QTYPE_READ_FUNCTIONS(type)                              \
+    void type##_decode(float *dst, const void *src, int64_t n); \
+    float type##_dot(const void *row, const void *x, int64_t n)
+#define QTYPE_UNPACK_FUNCTIONS(type) \
+    QTYPE_READ_FUNCTIONS(type);      \
+    void type##_unpack(struct block_256 *b, const void *block)
+
+QTYPE_UNPACK_FUNCTIONS(iq1_s);
+QTYPE_UNPACK_FUNCTIONS(iq1_m);
+QTYPE_UNPACK_FUNCTIONS(iq2_xxs);
+QTYPE_UNPACK_FUNCTIONS(iq2_xs);
+QTYPE_UNPACK_FUNCTIONS(iq2_s);
+QTYPE_UNPACK_FUNCTIONS(iq3_xxs);
+QTYPE_UNPACK_FUNCTIONS(iq3_s);
+QTYPE_UNPACK_FUNCTIONS(tq1_0);
+QTYPE_UNPACK_FUNCTIONS(tq2_0);
+QTYPE_READ_FUNCTIONS(mxfp4);
+QTYPE_READ_FUNCTIONS(nvfp4);
 
 /* The 12 bytes of 6-bit (scale, min) pairs that Q4_K and Q5_K share; drawn in q4_k.c. */
 static inline void q4_k_unpack_scales(struct block_256 *b, const uint8_t bytes[12])

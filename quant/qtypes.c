@@ -9,6 +9,16 @@
         .name = #type, .gguf_id = id, .block_len = len, .block_bytes = bytes, .to_f32 = type##_decode, \
         .from_f32 = type##_encode, .dot = type##_dot, .x_is_f32 = is_f32                               \
     }
+#define READ(type, id, len, bytes)                                                                     \
+    {                                                                                                  \
+        .name = #type, .gguf_id = id, .block_len = len, .block_bytes = bytes, .to_f32 = type##_decode, \
+        .dot = type##_dot                                                                              \
+    }
+#define READ_256(type, id, bytes)                                                                       \
+    {                                                                                                   \
+        .name = #type, .gguf_id = id, .block_len = QK_K, .block_bytes = bytes, .to_f32 = type##_decode, \
+        .dot = type##_dot, .unpack = type##_unpack                                                      \
+    }
 #define DATA(type, id, bytes)                                              \
     {                                                                      \
         .name = #type, .gguf_id = id, .block_len = 1, .block_bytes = bytes \
@@ -32,6 +42,17 @@ const struct qtype_info qtypes[QTYPE_COUNT] = {
     [QTYPE_Q6_K]   = MATRIX(q6_k,     14, QK_K,     sizeof(struct block_q6_k),    false),
     [QTYPE_IQ4_NL] = MATRIX(iq4_nl,   20,  32,      sizeof(struct block_iq4_nl),  false),
     [QTYPE_IQ4_XS] = MATRIX(iq4_xs,   23, QK_K,     sizeof(struct block_iq4_xs),  false),
+    [QTYPE_IQ1_S]  = READ_256(iq1_s,  19,           sizeof(struct block_iq1_s)),
+    [QTYPE_IQ1_M]  = READ_256(iq1_m,  29,           sizeof(struct block_iq1_m)),
+    [QTYPE_IQ2_XXS] = READ_256(iq2_xxs, 16,         sizeof(struct block_iq2_xxs)),
+    [QTYPE_IQ2_XS] = READ_256(iq2_xs, 17,           sizeof(struct block_iq2_xs)),
+    [QTYPE_IQ2_S]  = READ_256(iq2_s,  22,           sizeof(struct block_iq2_s)),
+    [QTYPE_IQ3_XXS] = READ_256(iq3_xxs, 18,         sizeof(struct block_iq3_xxs)),
+    [QTYPE_IQ3_S]  = READ_256(iq3_s,  21,           sizeof(struct block_iq3_s)),
+    [QTYPE_TQ1_0]  = READ_256(tq1_0,  34,           sizeof(struct block_tq1_0)),
+    [QTYPE_TQ2_0]  = READ_256(tq2_0,  35,           sizeof(struct block_tq2_0)),
+    [QTYPE_MXFP4]  = READ(mxfp4,      39,  32,      sizeof(struct block_mxfp4)),
+    [QTYPE_NVFP4]  = READ(nvfp4,      40,  64,      sizeof(struct block_nvfp4)),
     [QTYPE_INT2Z]  = MATRIX(int2z,    -1,  32,      sizeof(struct block_int2z),   false),
     [QTYPE_INT3Z]  = MATRIX(int3z,    -1,  32,      sizeof(struct block_int3z),   false),
     [QTYPE_INT4Z]  = MATRIX(int4z,    -1,  32,      sizeof(struct block_int4z),   false),
@@ -45,6 +66,7 @@ const struct qtype_info qtypes[QTYPE_COUNT] = {
 /* clang-format on */
 
 const int8_t iq4_values[16] = {-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113};
+const int8_t fp4_values[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12};
 
 int qtype_by_name(const char *name)
 {

@@ -8,6 +8,7 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <string.h>
 
 enum qtype {
     QTYPE_F32,
@@ -25,6 +26,17 @@ enum qtype {
     QTYPE_Q6_K,
     QTYPE_IQ4_NL,
     QTYPE_IQ4_XS,
+    QTYPE_IQ1_S, /* from here to NVFP4: read and computed, not written */
+    QTYPE_IQ1_M,
+    QTYPE_IQ2_XXS,
+    QTYPE_IQ2_XS,
+    QTYPE_IQ2_S,
+    QTYPE_IQ3_XXS,
+    QTYPE_IQ3_S,
+    QTYPE_TQ1_0,
+    QTYPE_TQ2_0,
+    QTYPE_MXFP4,
+    QTYPE_NVFP4,
     QTYPE_INT2Z, /* what GPTQ and AWQ checkpoints become: integers with a scale and a zero point */
     QTYPE_INT3Z,
     QTYPE_INT4Z,
@@ -95,6 +107,50 @@ struct block_iq4_xs {
     uint8_t scales_l[4], qs[128];
 };
 
+struct block_iq1_s {
+    uint16_t d;
+    uint8_t qs[32];
+    uint16_t qh[8];
+};
+struct block_iq1_m {
+    uint8_t qs[32], qh[16];
+    uint16_t scales[4];
+};
+struct block_iq2_xxs {
+    uint16_t d;
+    uint8_t qs[64];
+};
+struct block_iq2_xs {
+    uint16_t d, qs[32];
+    uint8_t scales[8];
+};
+struct block_iq2_s {
+    uint16_t d;
+    uint8_t qs[32], signs[32], qh[8], scales[8];
+};
+struct block_iq3_xxs {
+    uint16_t d;
+    uint8_t qs[64], signs[32];
+};
+struct block_iq3_s {
+    uint16_t d;
+    uint8_t qs[64], qh[8], signs[32], scales[4];
+};
+struct block_tq1_0 {
+    uint8_t qs[48], qh[4];
+    uint16_t d;
+};
+struct block_tq2_0 {
+    uint8_t qs[64];
+    uint16_t d;
+};
+struct block_mxfp4 {
+    uint8_t e, qs[16];
+}; /* x = 2^(e − 128) fp4_values[q] */
+struct block_nvfp4 {
+    uint8_t d[4], qs[32];
+}; /* 64 elements: x = d / 2 fp4_values[q], d per 16 */
+
 /* Asymmetric integers: x = d (q − zero), q = 0 … 2^bits − 1, zero = 0 … 2^bits, which GPTQ's zeros plus one
  * can reach. d is a half float. Packed: blocks of an odd size follow each other without gaps. */
 struct __attribute__((packed)) block_int2z {
@@ -116,6 +172,18 @@ struct __attribute__((packed)) block_int8z {
 
 extern const int8_t iq4_values[16]; /* the non-linear 4-bit code book, −127 … 113 */
 
+extern const int8_t
+    fp4_values[16]; /* twice the 4-bit floats E2M1: 0, 1, 2, 3, 4, 6, 8, 12 and their negatives */
+
+/* A super-block of 256 unpacked: x = d scale q, or d scale q − dmin min where the format has minima.
+ * scale and min belong to 16 elements; formats with sub-blocks of 32 repeat theirs. */
+struct block_256 {
+    float d, dmin;
+    int8_t scale[16];
+    uint8_t min[16];
+    int8_t q[256]; /* the zero point is already subtracted */
+};
+
 /* Activations of quantised products (numerics contract, rule 3): x ≈ d q. */
 struct act_block {
     float d;        /* amax / 127; NaN when an input is not finite; 0 when amax < 2⁻¹⁰⁰ */
@@ -132,12 +200,16 @@ struct qtype_info {
     int block_bytes;  /* bytes per block */
     /* n elements, a multiple of block_len; src and dst need no alignment. */
     void (*to_f32)(float *dst, const void *src, int64_t n);
-    /* Least squared error, no value weighs more than another. In block types a NaN or an infinite value makes
-     * its block NaN; values beyond what a half-float scale can reach (65504 × codes) saturate. */
+    /* NULL: read only. Least squared error (INT types: rounded between the extremes), no value weighs more
+     * than another. In block types a NaN or an infinite value makes its block NaN; values beyond what a
+     * half-float scale can reach (65504 × codes) saturate. */
     void (*from_f32)(void *dst, const float *src, int64_t n);
     /* Dot product of one row of n weights as the file has them, in the numerics contract's order:
      * x is float[n] when x_is_f32, else struct act_block[n / ACT_LEN]. */
     float (*dot)(const void *row, const void *x, int64_t n);
+    /* Super-blocks whose layout only their own file knows (IQ1, IQ2, IQ3, TQ): one block to integers. No type
+     * of these has minima. NULL: all others. */
+    void (*unpack)(struct block_256 *b, const void *block);
     bool x_is_f32; /* F32, F16, BF16: activations stay float */
 };
 
@@ -159,6 +231,25 @@ float f16_to_f32(uint16_t h);
 uint16_t f32_to_f16(float f);
 float bf16_to_f32(uint16_t h);
 uint16_t f32_to_bf16(float f);
+
+/* Half of the scales of MXFP4 (a power of two) and of NVFP4 (E4M3 without a sign): fp4_values are doubled. */
+static inline float e8m0_half_to_f32(uint8_t e)
+{
+    uint32_t bits = e < 2 ? 0x00200000u << e : (e - 1u) << 23;
+    float f;
+    memcpy(&f, &bits, sizeof f);
+    return f;
+}
+
+static inline float e4m3_half_to_f32(uint8_t e)
+{
+    int exponent = e >> 3 & 15, mantissa = e & 7;
+    uint32_t bits = (uint32_t)(exponent + 127 - 8) << 23 | (uint32_t)mantissa << 20;
+    float f;
+    memcpy(&f, &bits, sizeof f);
+    f = exponent == 0 ? (float)mantissa * 0x1p-10f : f;
+    return e == 0x7f ? 0.0f : f; /* NaN, which no scale is */
+}
 
 /* x[n] -> dst[n / ACT_LEN]; n a multiple of ACT_LEN. The scalar reference of rule 3. */
 void act_quantise(struct act_block *dst, const float *x, int64_t n);

@@ -2,6 +2,7 @@
  * every CPU level, one and two threads, awkward shapes. */
 #include "kernels/kernels.h"
 #include "kernels/pack.h"
+#include "tests/quant/random_blocks.h"
 #include "tests/test.h"
 
 #include <math.h>
@@ -17,6 +18,7 @@ static const struct shape {
 enum { N_SHAPES = sizeof shapes / sizeof shapes[0] };
 
 static uint64_t state = 1;
+static uint32_t block_state = 1;
 
 static float uniform(void) /* −1 … 1 */
 {
@@ -30,28 +32,6 @@ static float *random_floats(int64_t n)
     for (int64_t i = 0; i < n; i++)
         x[i] = uniform() * uniform() * 3.0f;
     return x;
-}
-
-/* Blocks of any bits, n elements, but for scales too far from 1. */
-static void random_blocks(uint8_t *dst, enum qtype t, int64_t n)
-{
-    int len = qtypes[t].block_len, bytes = qtypes[t].block_bytes;
-    float x[CHUNK_LEN];
-    for (; n > 0; n -= len, dst += bytes) {
-        float amax;
-        do {
-            for (int i = 0; i < bytes; i++)
-                dst[i] = (uint8_t)((int)(uniform() * 128.0f) + 128);
-            if (t == QTYPE_INT8Z) {
-                struct block_int8z *b = (void *)dst;
-                b->zero = (uint16_t)(b->zero % 257);
-            }
-            qtypes[t].to_f32(x, dst, len);
-            amax = 0.0f;
-            for (int i = 0; i < len; i++)
-                amax = fabsf(x[i]) <= amax ? amax : fabsf(x[i]); /* or NaN */
-        } while (!(amax < 1000.0f && amax > 0.001f));
-    }
 }
 
 struct job {
@@ -107,7 +87,7 @@ START_TEST(linear_matches_dot)
     float *bias = random_floats(s->rows), *residual = random_floats(n_out);
     uint8_t *rows = malloc((size_t)(s->rows * row_bytes));
     if (_i % 2 || !qtypes[t].from_f32) {
-        random_blocks(rows, t, s->rows * cols);
+        random_blocks(rows, t, s->rows * cols, &block_state);
     } else {
         float *w = random_floats(s->rows * cols);
         qtypes[t].from_f32(rows, w, s->rows * cols);
@@ -212,12 +192,12 @@ START_TEST(extreme_codes)
         x[i] = i / COLS == 0 ? -1.0f : i / COLS == 1 ? 1.0f : i % (i / COLS) ? 1.0f : -1.0f;
     uint8_t *rows = malloc((size_t)(ROWS * qtype_bytes(t, COLS)));
     for (size_t p = 0; p < sizeof patterns; p++) {
-        random_blocks(rows, t, ROWS * COLS);
+        random_blocks(rows, t, ROWS * COLS, &block_state);
         for (int64_t i = 0; i < ROWS * COLS / qtypes[t].block_len; i++) {
             uint8_t *b = rows + i * qtypes[t].block_bytes, *end = b + qtypes[t].block_bytes;
-            if (qtypes[t].block_len == ACT_LEN) /* scales and zero points are in front */
+            if (qtypes[t].block_len < QK_K) /* scales and zero points are in front */
                 memset(b + 4, patterns[p], (size_t)(end - b - 4));
-            else if (qtypes[t].block_len == QK_K) /* in front or at the end */
+            else /* in front or at the end */
                 memset(b + 20, patterns[p], (size_t)(end - b - 40));
         }
         const struct shape s = {ROWS, COLS, TOKENS};
@@ -255,7 +235,7 @@ START_TEST(not_finite_propagates)
     enum qtype t = (enum qtype)_i;
     float *x = random_floats(TOKENS * COLS), got[TOKENS * ROWS];
     uint8_t *rows = malloc((size_t)(ROWS * qtype_bytes(t, COLS)));
-    random_blocks(rows, t, ROWS * COLS);
+    random_blocks(rows, t, ROWS * COLS, &block_state);
     x[COLS + 100] = NAN;
     x[2 * COLS + 200] = INFINITY;
     for (int isa = ISA_SCALAR; isa < ISA_COUNT; isa++) {

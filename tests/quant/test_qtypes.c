@@ -12,12 +12,15 @@ static const struct {
     const char *name;
     int gguf_id, block_len, block_bytes;
 } spec[QTYPE_COUNT] = {
-    {"f32", 0, 1, 4},       {"f16", 1, 1, 2},       {"bf16", 30, 1, 2},       {"q4_0", 2, 32, 18},
-    {"q4_1", 3, 32, 20},    {"q5_0", 6, 32, 22},    {"q5_1", 7, 32, 24},      {"q8_0", 8, 32, 34},
-    {"q2_k", 10, 256, 84},  {"q3_k", 11, 256, 110}, {"q4_k", 12, 256, 144},   {"q5_k", 13, 256, 176},
-    {"q6_k", 14, 256, 210}, {"iq4_nl", 20, 32, 18}, {"iq4_xs", 23, 256, 136}, {"int2z", -1, 32, 11},
-    {"int3z", -1, 32, 15},  {"int4z", -1, 32, 19},  {"int8z", -1, 32, 36},    {"i8", 24, 1, 1},
-    {"i16", 25, 1, 2},      {"i32", 26, 1, 4},      {"i64", 27, 1, 8},        {"f64", 28, 1, 8},
+    {"f32", 0, 1, 4},         {"f16", 1, 1, 2},         {"bf16", 30, 1, 2},       {"q4_0", 2, 32, 18},
+    {"q4_1", 3, 32, 20},      {"q5_0", 6, 32, 22},      {"q5_1", 7, 32, 24},      {"q8_0", 8, 32, 34},
+    {"q2_k", 10, 256, 84},    {"q3_k", 11, 256, 110},   {"q4_k", 12, 256, 144},   {"q5_k", 13, 256, 176},
+    {"q6_k", 14, 256, 210},   {"iq4_nl", 20, 32, 18},   {"iq4_xs", 23, 256, 136}, {"iq1_s", 19, 256, 50},
+    {"iq1_m", 29, 256, 56},   {"iq2_xxs", 16, 256, 66}, {"iq2_xs", 17, 256, 74},  {"iq2_s", 22, 256, 82},
+    {"iq3_xxs", 18, 256, 98}, {"iq3_s", 21, 256, 110},  {"tq1_0", 34, 256, 54},   {"tq2_0", 35, 256, 66},
+    {"mxfp4", 39, 32, 17},    {"nvfp4", 40, 64, 36},    {"int2z", -1, 32, 11},    {"int3z", -1, 32, 15},
+    {"int4z", -1, 32, 19},    {"int8z", -1, 32, 36},    {"i8", 24, 1, 1},         {"i16", 25, 1, 2},
+    {"i32", 26, 1, 4},        {"i64", 27, 1, 8},        {"f64", 28, 1, 8},
 };
 
 START_TEST(rows_match_the_specification)
@@ -30,7 +33,9 @@ START_TEST(rows_match_the_specification)
     ck_assert_int_eq(qtype_bytes((enum qtype)_i, 512), 512 / spec[_i].block_len * spec[_i].block_bytes);
     bool computes = _i < QTYPE_N_MATRIX;
     ck_assert((t->to_f32 != NULL) == computes);
-    ck_assert((t->from_f32 != NULL) == computes);
+    bool only_read = _i >= QTYPE_IQ1_S && _i <= QTYPE_NVFP4;
+    ck_assert((t->from_f32 != NULL) == (computes && !only_read));
+    ck_assert((t->unpack != NULL) == (only_read && t->block_len == QK_K));
     ck_assert((t->dot != NULL) == computes);
     ck_assert(t->x_is_f32 == (_i <= QTYPE_BF16));
 
@@ -48,7 +53,7 @@ START_TEST(unknown_types)
     const char *const names[] = {"", "q4", "q4_", "q4_kk", "q4_k ", "f8"};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)
         ck_assert_int_eq(qtype_by_name(names[i]), -1);
-    const uint32_t ids[] = {4, 5, 9, 29, 1000, UINT32_MAX, 0x80000000};
+    const uint32_t ids[] = {4, 5, 9, 15, 31, 36, 41, 1000, UINT32_MAX, 0x80000000};
     for (size_t i = 0; i < sizeof ids / sizeof *ids; i++)
         ck_assert_int_eq(qtype_by_gguf_id(ids[i]), -1);
 }
