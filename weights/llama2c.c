@@ -251,12 +251,13 @@ int llama2c_read(struct weights *w, int file, char *err, size_t errlen)
     if (read_header(f, &m, err, errlen))
         return -1;
     w->format = formats[m.version];
-    uint64_t expected = m.header_bytes, at = m.header_bytes;
+    uint64_t expected = m.header_bytes;
     for (size_t i = 0; i < m.n_parts; i++)
         expected += (uint64_t)count(&m, &m.order[i]) * part_bytes(&m, &m.order[i]);
     if (expected != f->size)
         return err_set(err, errlen, "%s: by its llama2.c header it has %" PRIu64 " bytes, in fact %" PRIu64,
                        f->name, expected, f->size);
+    uint64_t at = m.header_bytes;
     int rc = add_metadata(w, &m);
     for (size_t i = 0; i < m.n_parts && rc == 0; i++)
         for (int64_t layer = 0; layer < count(&m, &m.order[i]) && rc == 0; layer++)

@@ -269,7 +269,7 @@ static int take_global(struct pickle *p, uint64_t at)
 
 static int stack_global(struct pickle *p, uint64_t at)
 {
-    struct value name, module;
+    struct value name = {0}, module = {0};
     if (pop(p, &name) || pop(p, &module))
         return -1;
     if (name.kind != VALUE_STRING || module.kind != VALUE_STRING)
@@ -281,7 +281,7 @@ static int stack_global(struct pickle *p, uint64_t at)
 /* Calls a global, which means: the arguments stand for the result. */
 static int reduce(struct pickle *p, uint64_t at)
 {
-    struct value args, f;
+    struct value args = {0}, f = {0};
     if (pop(p, &args) || pop(p, &f))
         return -1;
     if (f.kind != VALUE_GLOBAL || args.kind != VALUE_TUPLE)
@@ -319,14 +319,13 @@ static int reduce(struct pickle *p, uint64_t at)
 
 static int persistent_id(struct pickle *p, uint64_t at)
 {
-    struct value v;
+    struct value v = {0};
     if (pop(p, &v))
         return -1;
-    const struct value *e = pickle_items(p, &v);
-    if (v.kind != VALUE_TUPLE || v.n < 5 || e[0].kind != VALUE_STRING || e[0].n != 7 ||
-        memcmp(p->data + e[0].at, "storage", 7) != 0 || e[1].kind != VALUE_GLOBAL ||
-        pickle_globals[e[1].at].kind != GLOBAL_STORAGE || e[2].kind != VALUE_STRING ||
-        e[4].kind != VALUE_INT || (v.n > 5 && e[5].kind != VALUE_OTHER))
+    const struct value *e = v.kind == VALUE_TUPLE && v.n >= 5 ? pickle_items(p, &v) : NULL;
+    if (!e || e[0].kind != VALUE_STRING || e[0].n != 7 || memcmp(p->data + e[0].at, "storage", 7) != 0 ||
+        e[1].kind != VALUE_GLOBAL || pickle_globals[e[1].at].kind != GLOBAL_STORAGE ||
+        e[2].kind != VALUE_STRING || e[4].kind != VALUE_INT || (v.n > 5 && e[5].kind != VALUE_OTHER))
         return fault(p, at, "a persistent id that is no storage of tensors");
     v.kind = VALUE_STORAGE;
     if (grow(p, &p->storages, p->storages.n + 1, sizeof v, MAX_ITEMS, "storages"))
@@ -338,7 +337,7 @@ static int persistent_id(struct pickle *p, uint64_t at)
 /* Attributes of dicts and tensors say nothing about the weights. */
 static int build(struct pickle *p, uint64_t at)
 {
-    struct value state;
+    struct value state = {0};
     if (pop(p, &state))
         return -1;
     const struct value *t = top(p, 0);
@@ -542,7 +541,10 @@ int pickle_run(struct pickle *p, struct value *result)
 
 void pickle_free(struct pickle *p)
 {
-    struct array *const all[] = {&p->stack, &p->items, &p->memo, &p->links, &p->lists, &p->storages};
-    for (size_t i = 0; i < sizeof all / sizeof *all; i++)
-        free(all[i]->p);
+    free(p->stack.p);
+    free(p->items.p);
+    free(p->memo.p);
+    free(p->links.p);
+    free(p->lists.p);
+    free(p->storages.p);
 }

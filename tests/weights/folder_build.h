@@ -16,7 +16,7 @@ const char *folder_path(const char *name);
 /* Writes a file, anew if it is there. */
 void folder_put_bytes(const char *name, const void *data, size_t len);
 void folder_put(const char *name, const char *text);
-/* A .safetensors file of F32 tensors of one element, whose names end with NULL. */
-void folder_put_tensors(const char *name, ...);
+/* A .safetensors file of F32 tensors of one element, with these names ("a b c"). */
+void folder_put_tensors(const char *name, const char *tensors);
 
 #endif

@@ -84,14 +84,14 @@ START_TEST(which_file)
     folder_put("training_args.bin", "");
     folder_put(".hidden.safetensors", "");
     path_is_bad(folder, "name a GGUF file in it");
-    folder_put_tensors("gptq_model-4bit-128g.safetensors", "gptq", NULL);
+    folder_put_tensors("gptq_model-4bit-128g.safetensors", "gptq");
     has_only("gptq", "gptq_model-4bit-128g.safetensors");
-    folder_put_tensors("other.safetensors", "other", NULL);
+    folder_put_tensors("other.safetensors", "other");
     path_is_bad(folder, "holds 2 weight files ('gptq_model-4bit-128g.safetensors', …) and neither "
                         "'model.safetensors.index.json' nor 'model.safetensors'");
-    folder_put_tensors("adapter_model.safetensors", "adapter", NULL);
+    folder_put_tensors("adapter_model.safetensors", "adapter");
     has_only("adapter", "adapter_model.safetensors");
-    folder_put_tensors("model.safetensors", "model", NULL);
+    folder_put_tensors("model.safetensors", "model");
     has_only("model", "model.safetensors");
     folder_put("model.safetensors.index.json", "{\"weight_map\": {\"other\": \"other.safetensors\"}}");
     has_only("other", "other.safetensors");
@@ -129,7 +129,7 @@ START_TEST(which_pytorch_file)
     path_is_bad(folder, "/pytorch_model.bin: is no");
     folder_put("pytorch_model.bin.index.json", "{\"weight_map\": {\"x\": \"missing.bin\"}}");
     path_is_bad(folder, "/pytorch_model.bin.index.json: tensor 'x': its file 'missing.bin' is missing");
-    folder_put_tensors("adapter_model.safetensors", "adapter", NULL);
+    folder_put_tensors("adapter_model.safetensors", "adapter");
     has_only("adapter", "adapter_model.safetensors");
 }
 END_TEST
@@ -157,7 +157,7 @@ START_TEST(relative_paths)
     char before[512];
     ck_assert_ptr_nonnull(getcwd(before, sizeof before));
     folder_put("config.json", "{\"x\": 1}");
-    folder_put_tensors("model.safetensors", "model", NULL);
+    folder_put_tensors("model.safetensors", "model");
     ck_assert_int_eq(chdir(folder), 0);
     struct weights *w = open_path("config.json", NULL);
     ck_assert_str_eq(weights_folder(w), ".");
@@ -178,8 +178,8 @@ static void index_is_bad(const char *map, const char *expected)
 
 START_TEST(bad_indexes)
 {
-    folder_put_tensors("1.safetensors", "a", "b", NULL);
-    folder_put_tensors("2.safetensors", "c", NULL);
+    folder_put_tensors("1.safetensors", "a b");
+    folder_put_tensors("2.safetensors", "c");
     folder_put("model.safetensors.index.json",
                "{\"metadata\": {}, \"weight_map\": {\"a\": \"1.safetensors\", \"b\": \"1.safetensors\","
                " \"c\": \"2.safetensors\"}}");
@@ -210,7 +210,7 @@ START_TEST(bad_indexes)
                  "/1.safetensors: tensor 'b' is listed as in '2.safetensors' by ");
     index_is_bad("{\"a\": \"1.safetensors\", \"b\": \"1.safetensors\", \"d\": \"1.safetensors\"}",
                  "index.json: tensor 'd' is not in its file '1.safetensors'");
-    folder_put_tensors("2.safetensors", "a", NULL); /* in both files */
+    folder_put_tensors("2.safetensors", "a"); /* in both files */
     index_is_bad("{\"a\": \"1.safetensors\", \"b\": \"1.safetensors\", \"c\": \"2.safetensors\"}",
                  "/2.safetensors: tensor 'a' is not listed in ");
     ck_assert_int_eq(unlink(folder_path("2.safetensors")), 0);
@@ -235,8 +235,8 @@ START_TEST(mutations)
     } files[] = {{"model.safetensors.index.json", index, sizeof index - 1},
                  {"config.json", config, sizeof config - 1}};
     uint64_t state = 11;
-    folder_put_tensors("1.safetensors", "a", "b", NULL);
-    folder_put_tensors("2.safetensors", "c", NULL);
+    folder_put_tensors("1.safetensors", "a b");
+    folder_put_tensors("2.safetensors", "c");
     folder_put(files[0].name, files[0].text);
     folder_put(files[1].name, files[1].text);
     int n_bad = 0, n = 0;

@@ -3,6 +3,7 @@
 #include "tests/weights/folder_build.h"
 #include "tests/weights/image.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -123,7 +124,7 @@ START_TEST(bad_configs)
         {"{\"a.b\": 1, \"a\": {\"b\": 2}}", "key 'config.a.b' occurs twice"},
         {"{\"x\": [1]} {}", "is no valid JSON"},
     };
-    folder_put_tensors("model.safetensors", "x", NULL);
+    folder_put_tensors("model.safetensors", "x");
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         folder_put("config.json", cases[i].json);
         path_is_bad(folder, cases[i].expected);
@@ -133,16 +134,15 @@ START_TEST(bad_configs)
         (void)strcpy(deep, "{\"x\":");
         memset(deep + 5, '[', n);
         memset(deep + 5 + n, ']', n);
-        (void)strcpy(deep + 5 + 2 * n, "}");
+        deep[5 + 2 * n] = '}';
+        deep[6 + 2 * n] = '\0';
         folder_put("config.json", deep);
         if (n <= 10)
             weights_close(open_path(folder, NULL));
         else
             path_is_bad(folder, "is nested deeper than 64 (byte 68)");
     }
-    (void)memcpy(deep, "{\"", 2);
-    memset(deep + 2, 'k', 600);
-    (void)strcpy(deep + 602, "\":1}");
+    (void)snprintf(deep, sizeof deep, "{\"%0600d\":1}", 0);
     folder_put("config.json", deep);
     path_is_bad(folder, "is longer than 512 bytes");
     char *large = malloc((4 << 20) + 2);
@@ -152,10 +152,11 @@ START_TEST(bad_configs)
     path_is_bad(folder, "has 4194305 bytes, more than 4194304");
     /* More arrays than a config may have entries: {"x":[[],[],…,[]]}. */
     const size_t n = 1 << 18;
-    memcpy(large, "{\"x\":[", 6);
-    for (size_t i = 0; i < n; i++)
-        memcpy(large + 6 + 3 * i, "[],", 3);
-    memcpy(large + 6 + 3 * n - 1, "]}", 2);
+    (void)snprintf(large, 7, "{\"x\":[");
+    for (size_t i = 0; i < 3 * n; i++)
+        large[6 + i] = "[],"[i % 3];
+    large[6 + 3 * n - 1] = ']';
+    large[6 + 3 * n] = '}';
     folder_put_bytes("config.json", large, 6 + 3 * n + 1);
     path_is_bad(folder, "more than 131072 keys");
     free(large);

@@ -177,8 +177,10 @@ START_TEST(every_version)
                 (void)snprintf(name, sizeof name, "%s", p->name);
             bool q = m.version == 2 && p->shape[1];
             check_tensor(w, name, q ? QTYPE_I8 : QTYPE_F32, p->shape, cols, &at);
+            size_t len = strlen(name);
+            (void)snprintf(name + len, sizeof name - len, "_scale");
             if (q)
-                check_tensor(w, strcat(name, "_scale"), QTYPE_F32, p->shape, cols / GROUP, &at);
+                check_tensor(w, name, QTYPE_F32, p->shape, cols / GROUP, &at);
             n_tensors += q ? 2 : 1;
         }
     }

@@ -351,11 +351,12 @@ START_TEST(nested_dicts)
     weights_close(w);
 
     char pkl[4096] = "\x80\2}"; /* {"a": {"a": {"a": … {"x": tensor}}}} */
+    static const char inner[] = "X\1\0\0\0a}", name300[] = "X\x2c\1\0\0";
     static const char tensor[] = "X\1\0\0\0x" TENSOR("K\0K\1\x85K\1\x85") "s";
     for (int depth = 8; depth < 10; depth++) {
         size_t len = 3;
-        for (int i = 0; i < depth; i++, len += 7)
-            memcpy(pkl + len, "X\1\0\0\0a}", 7);
+        for (int i = 0; i < depth; i++, len += sizeof inner - 1)
+            memcpy(pkl + len, inner, sizeof inner - 1);
         memcpy(pkl + len, tensor, sizeof tensor - 1);
         len += sizeof tensor - 1;
         for (int i = 0; i < depth; i++)
@@ -369,7 +370,7 @@ START_TEST(nested_dicts)
             image_is_bad(z.data, z.len, "its dict holds no tensor");
     }
     size_t len = 3; /* a name of 300 bytes */
-    memcpy(pkl + len, "X\x2c\1\0\0", 5);
+    memcpy(pkl + len, name300, sizeof name300 - 1);
     memset(pkl + len + 5, 'n', 300);
     memcpy(pkl + len + 305, tensor + 6, sizeof tensor - 7);
     pkl[len + 305 + sizeof tensor - 7] = '.';

@@ -1,6 +1,7 @@
 #include "tests/weights/zip_build.h"
 #include "tests/test.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -28,7 +29,7 @@ void zip_build_add(struct zip_build *z, const char *name, const void *data, size
 {
     ck_assert_uint_lt(z->n, ZIP_BUILD_MAX);
     ck_assert_uint_lt(strlen(name), sizeof z->name[0]);
-    (void)strcpy(z->name[z->n], name);
+    (void)snprintf(z->name[z->n], sizeof z->name[0], "%s", name);
     z->local[z->n] = z->len;
     z->bytes[z->n++] = len;
     put(z, "PK\003\004", 4);
