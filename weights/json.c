@@ -14,7 +14,7 @@
 /* jansson takes up to 150 bytes of memory per value and recurses: both are limited before it starts. A
  * safetensors header has about 8 values per tensor, an index one. */
 enum {
-    MAX_JSON_VALUES = 1 << 21,
+    MAX_JSON_VALUES = 1 << 20,
     MAX_JSON_DEPTH = 64,
     MAX_CONFIG_BYTES = 4 << 20,
     MAX_CONFIG_KEYS = 1 << 17, /* after flattening, where nesting can multiply the length of keys */

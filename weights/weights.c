@@ -373,7 +373,9 @@ static char *folder_of(const char *path, int *rc)
     const char *slash = strrchr(path, '/'), *name = slash ? slash + 1 : path;
     char *folder = NULL;
     bool found = false;
-    if (stat(path, &st) == 0 && S_ISDIR(st.st_mode)) {
+    if (stat(path, &st))
+        st.st_mode = 0; /* neither: opening it will say why */
+    if (S_ISDIR(st.st_mode)) {
         size_t n = strlen(path);
         while (n > 1 && path[n - 1] == '/')
             n--;
@@ -381,7 +383,7 @@ static char *folder_of(const char *path, int *rc)
         folder = strndup(path, n);
     }
     for (size_t i = 0; i < sizeof descriptions / sizeof *descriptions && !found; i++) {
-        if (strcmp(name, descriptions[i]) == 0) {
+        if (S_ISREG(st.st_mode) && strcmp(name, descriptions[i]) == 0) {
             found = true;
             folder = !slash ? strdup(".") : strndup(path, slash == path ? 1 : (size_t)(slash - path));
         }

@@ -48,7 +48,7 @@
  * strings, booleans or numbers is a META_ARRAY of that type (I64 only if all are whole; empty: I64 with
  * n = 0), any other array is flattened by index: "config.x.0.y". null: no entry.
  *
- * Limits: JSON 64 levels deep, 2²¹ values; a config file 4 MiB, 2¹⁷ keys of 512 bytes; safetensors
+ * Limits: JSON 64 levels deep, 2²⁰ values; a config file 4 MiB, 2¹⁷ keys of 512 bytes; safetensors
  * headers, indexes and pickles 64 MiB; 2²⁰ tensors.
  *
  * A mapped file must not be cut while it is open: touching a page that is gone ends the process (SIGBUS).

@@ -105,6 +105,8 @@ START_TEST(which_file)
     w = open_path(folder_path("model.safetensors.index.json"), NULL);
     ck_assert_str_eq(weights_folder(w), folder);
     weights_close(w);
+    ck_assert_int_eq(unlink(folder_path("config.json")), 0);
+    path_is_bad(folder_path("config.json"), "No such file");
     w = open_path(folder_path("model.safetensors"), NULL); /* a file is a file */
     ck_assert_ptr_null(weights_folder(w));
     weights_close(w);
