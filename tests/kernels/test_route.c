@@ -114,7 +114,7 @@ START_TEST(largest_experts_are_chosen)
             ck_assert_double_le(fabs((double)r.weight[t * s->n_used + slot] - want), 1e-6 * want);
             ck_assert((double)x[e] < last || ((double)x[e] == last && e > last_expert));
             for (int i = 0; i < s->n_experts; i++)
-                n_larger += x[i] > x[e] || (x[i] == x[e] && i < e);
+                n_larger += x[i] > x[e] || (i < e && x[i] == x[e]);
             ck_assert_int_eq(n_larger, slot);
             last = (double)x[e];
             last_expert = e;
