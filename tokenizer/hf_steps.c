@@ -251,8 +251,9 @@ static int read_pretokenizer(struct hf_reader *r, const json_t *j, struct hf_ste
     if (strcmp(type, "WhitespaceSplit") == 0)
         return add_split(r, to, "\\s", SPLIT_REMOVED);
     if (strcmp(type, "Whitespace") == 0) {
-        /* Rust's \w has the joiners too */
-        if (add_split(r, to, "[\\w\\x{200c}\\x{200d}]+|[^\\w\\x{200c}\\x{200d}\\s]+", SPLIT_REMOVED) < 0)
+        static const char words[] = "[" WORD_OF_RUST "\\x{200c}\\x{200d}]+"
+                                    "|[^" WORD_OF_RUST "\\x{200c}\\x{200d}\\s]+";
+        if (add_split(r, to, words, SPLIT_REMOVED) < 0)
             return -1;
         to->v[to->n - 1].invert = true;
         return 0;

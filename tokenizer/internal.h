@@ -269,6 +269,10 @@ struct pre_rule {      /* one row per way of splitting */
 const struct pre_rule *pre_rule_find(const char *name); /* NULL: none */
 /* Fills s (room for PRE_MAX_STEPS + 1): its cuts, then the byte alphabet; returns how many. */
 size_t pre_rule_steps(const struct pre_rule *rule, struct vocab_step *s);
+/* \w of Rust's regular expressions but for the joiners, inside a class. */
+#define WORD_OF_RUST                                                                                 \
+    "\\p{L}\\p{M}\\p{Nd}\\p{Nl}\\p{Pc}\\x{24b6}-\\x{24e9}\\x{1f130}-\\x{1f149}\\x{1f150}-\\x{1f169}" \
+    "\\x{1f170}-\\x{1f189}"
 /* What s or S, w or W mean inside a character class, in ranges. */
 const char *class_ranges(char letter);
 

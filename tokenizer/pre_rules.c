@@ -98,11 +98,9 @@ size_t pre_rule_steps(const struct pre_rule *rule, struct vocab_step *s)
     return n + 1;
 }
 
-/* \w of Oniguruma: Unicode's Alphabetic, marks, digits, connectors; the circled and squared letters are
- * Alphabetic without being letters. */
-#define WORD                                                                                         \
-    "\\p{L}\\p{M}\\p{Nd}\\p{Nl}\\p{Pc}\\x{24b6}-\\x{24e9}\\x{1f130}-\\x{1f149}\\x{1f150}-\\x{1f169}" \
-    "\\x{1f170}-\\x{1f189}"
+/* \w of Oniguruma: Unicode's Alphabetic, marks, digits, connectors (the circled and squared letters are
+ * Alphabetic without being letters), and the other numbers of Latin-1. */
+#define WORD WORD_OF_RUST "\\x{b2}\\x{b3}\\x{b9}\\x{bc}-\\x{be}"
 #define NOT_WS                                                                                              \
     "\\x{0}-\\x{8}\\x{e}-\\x{1f}!-\\x{84}\\x{86}-\\x{9f}\\x{a1}-\\x{167f}\\x{1681}-\\x{1fff}\\x{200b}-\\x{" \
     "2027}\\x{202a}-\\x{202e}\\x{2030}-\\x{205e}\\x{2060}-\\x{2fff}\\x{3001}-\\x{10ffff}"
