@@ -379,23 +379,38 @@ static void write_block(const struct source *s, void *dst, uint16_t d, int zero,
     }
 }
 
+/* The 32 codes of row `out` from column `first` on. */
+static void read_codes(const struct source *s, int64_t out, int64_t first, uint8_t q[ACT_LEN])
+{
+    const struct tensor *t = s->tensor;
+    if (s->kind == SOURCE_GPTQ && !s->sorted && 32 % s->bits == 0) { /* whole words, the usual case */
+        const int per_word = 32 / s->bits;
+        for (int k = 0; k < s->bits; k++) {
+            uint32_t word = word_at(t, (first * s->bits / 32 + k) * t->dims[0] + out);
+            for (int i = 0; i < per_word; i++, word >>= s->bits)
+                q[k * per_word + i] = (uint8_t)(word & ((1u << s->bits) - 1));
+        }
+        return;
+    }
+    for (int i = 0; i < ACT_LEN; i++) {
+        int64_t col = s->sorted ? s->sorted[first + i] : first + i;
+        if (s->kind == SOURCE_AWQ)
+            q[i] = (uint8_t)(word_at(t, col * t->dims[0] + out / 8) >> 4 * awq_nibble(out) & 15);
+        else
+            q[i] = (uint8_t)code_at(t, out, t->dims[0], col, s->bits);
+    }
+}
+
 /* GPTQ and AWQ: n rows that the caller keeps few, because codes of neighbouring rows share cache lines. */
 static void packed_rows(const struct source *s, int64_t row, int64_t n, char *dst)
 {
     const int64_t row_bytes = qtype_bytes(s->type, s->cols), block_bytes = qtypes[s->type].block_bytes;
-    const struct tensor *t = s->tensor;
     for (int64_t b = 0; b < s->cols / ACT_LEN; b++)
         for (int64_t r = row; r < row + n; r++) {
             int64_t out = source_row(s, r), first = b * ACT_LEN;
             int64_t group = s->sorted ? word_at(s->order, s->sorted[first]) : first / s->group;
             uint8_t q[ACT_LEN];
-            for (int i = 0; i < ACT_LEN; i++) {
-                int64_t col = s->sorted ? s->sorted[first + i] : first + i;
-                if (s->kind == SOURCE_AWQ)
-                    q[i] = (uint8_t)(word_at(t, col * t->dims[0] + out / 8) >> 4 * awq_nibble(out) & 15);
-                else
-                    q[i] = (uint8_t)code_at(t, out, t->dims[0], col, s->bits);
-            }
+            read_codes(s, out, first, q);
             write_block(s, dst + (r - row) * row_bytes + b * block_bytes,
                         scale_at(s->scales, group * s->scales->dims[0] + out), zero_of(s, r, group), q);
         }

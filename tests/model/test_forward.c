@@ -158,6 +158,7 @@ static const struct {
 } real_models[] = {
     {"real/smollm2-135m-q4_1", "smollm2-135m-q4_1.gguf", "SmolLM2-135M-Instruct.Q4_1.gguf"},
     {"real/qwen-0.5b", "qwen-0.5b.gguf", NULL},
+    {"real/gemma3-270m-q4_k_m", "gemma3-270m-q4_k_m.gguf", NULL},
 };
 
 enum { N_REAL = sizeof real_models / sizeof *real_models };
