@@ -79,8 +79,8 @@ static struct meta *add_meta(struct export *e, const char *name)
         e->meta_cap = cap;
     }
     char key[KEY_MAX];
-    bool general = strncmp(name, "general.", 8) == 0;
-    (void)snprintf(key, sizeof key, "%s%s%s", general ? "" : e->config.arch->name, general ? "" : ".", name);
+    bool whole = strncmp(name, "general.", 8) == 0 || strncmp(name, "tokenizer.", 10) == 0;
+    (void)snprintf(key, sizeof key, "%s%s%s", whole ? "" : e->config.arch->name, whole ? "" : ".", name);
     struct meta *m = &e->meta[e->n_meta];
     *m = (struct meta){.key = keep_string(e, key), .n = 1};
     e->n_meta += m->key != NULL;
@@ -188,6 +188,7 @@ static void add_config(struct export *e)
     const struct config *c = &e->config;
     add_string(e, "general.architecture", c->arch->name);
     add_u32(e, "general.quantization_version", 2);
+    add_string(e, "tokenizer.ggml.model", "no_vocab");
     add_u32(e, "block_count", c->n_layers);
     add_u32(e, "context_length", c->max_seq_len);
     add_u32(e, "embedding_length", c->dim);
