@@ -93,7 +93,7 @@ int kv_layout_init(struct kv_layout *l, enum qtype type_k, enum qtype type_v, in
 struct kv_slot {
     const int32_t *pages; /* the sequence's page table: page number of positions 64 i … 64 i + 63 */
     int64_t pos;          /* the token's own position */
-    int64_t begin, end;   /* its query sees positions begin ≤ p < end */
+    int64_t begin, end;   /* its query sees positions begin ≤ p < end: only their pages are read */
 };
 
 /* ---- Operators ------------------------------------------------------------------------------- */
@@ -230,7 +230,7 @@ struct ops {
 
     /* dst (n, cols): row id[i] of the table, dequantised. */
     void (*embed)(struct worker *w, float *dst, const struct packed *table, const int32_t *id, int n);
-    /* dst (n, dim): row index[i] of src. */
+    /* dst (n, dim): row index[i] of src. index: the host's memory, or rows that route has written. */
     void (*gather)(struct worker *w, float *dst, const float *src, const int32_t *index, int n, int dim);
     void (*norm)(struct worker *w, const struct norm_args *a);
     void (*linear)(struct worker *w, const struct linear_args *a);
