@@ -421,6 +421,11 @@ int export_open(struct export **out, const struct weights *w, int type, const st
         export_close(e);
         return -1;
     }
+    if (e->lora.prefix) {
+        export_close(e);
+        return err_set(err, errlen, "%s: a P-Tuning prefix is no change of the matrices, and is not merged",
+                       weights_path(w));
+    }
     qsort(e->binding, e->n_bindings, sizeof *e->binding, by_place);
     bool gguf = weights_meta_find(w, "general.architecture") != NULL;
     if (!gguf)

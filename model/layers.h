@@ -44,6 +44,8 @@ struct model {
     struct matrix *experts; /* all layers' */
     void *vectors;          /* what all float pointers above point into: backend memory */
     size_t vectors_bytes;
+    float *own_prefix; /* where prefix came with an adapter */
+    size_t own_prefix_bytes;
     int32_t *orders; /* what all order pointers point into: backend memory */
     size_t orders_bytes;
     int lora_rank;              /* the largest; 0: no adapters */

@@ -97,6 +97,12 @@ static int load_vectors(struct model *m, const struct binding *b, size_t n)
     return 0;
 }
 
+static size_t prefix_bytes(const struct config *c)
+{
+    return (size_t)c->n_virtual * 2 * (size_t)c->n_layers * (size_t)c->n_kv_heads * (size_t)c->head_dim *
+           sizeof(float);
+}
+
 /* The file has the P-Tuning prefix as (n_virtual, n_layers, 2, width), struct model as
  * (n_layers, 2, n_virtual, width). */
 static int order_prefix(struct model *m)
@@ -105,7 +111,7 @@ static int order_prefix(struct model *m)
     if (!m->prefix)
         return 0;
     size_t width = (size_t)c->n_kv_heads * (size_t)c->head_dim, n_parts = 2 * (size_t)c->n_layers;
-    size_t n = (size_t)c->n_virtual, bytes = n * n_parts * width * sizeof(float);
+    size_t n = (size_t)c->n_virtual, bytes = prefix_bytes(c);
     float *from = malloc(bytes), *to = malloc(bytes);
     if (from && to) {
         m->ops->download(from, m->prefix, bytes);
@@ -346,6 +352,15 @@ static int load_lora(struct model *m, const struct binding *b, size_t n, const s
     if (lora_open(&l, &m->config, opt->lora, opt->n_lora, err, errlen))
         return -1;
     int rc = 0;
+    if (l.prefix) {
+        m->config.n_virtual = l.n_virtual;
+        m->own_prefix_bytes = prefix_bytes(&m->config);
+        m->prefix = m->own_prefix = m->ops->alloc(m->own_prefix_bytes);
+        if (m->prefix)
+            m->ops->upload(m->prefix, l.prefix, m->own_prefix_bytes);
+        if (!m->prefix || order_prefix(m))
+            rc = err_set(err, errlen, "%s: not enough memory for its prefix", opt->lora[0].path);
+    }
     for (size_t i = 0; i < n && rc == 0; i++) {
         const struct lora_pair *p = lora_find(&l, b[i].role, b[i].layer, b[i].expert);
         if (!p)
@@ -484,6 +499,8 @@ void model_free(struct model *m)
         release_matrix(m->ops, &m->experts[i]);
     if (m->vectors)
         m->ops->release(m->vectors, m->vectors_bytes);
+    if (m->own_prefix)
+        m->ops->release(m->own_prefix, m->own_prefix_bytes);
     if (m->orders)
         m->ops->release(m->orders, m->orders_bytes);
     rope_free(m->rope);

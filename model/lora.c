@@ -190,9 +190,35 @@ static bool ends_with(const char *s, const char *end)
     return n >= m && strcmp(s + n - m, end) == 0;
 }
 
+/* The whole checkpoint is "transformer.prefix_encoder.embedding.weight". */
+static int read_prefix(struct lora *l, const struct adapter *a, const struct tensor *t)
+{
+    const struct config *c = a->c;
+    int64_t width = (int64_t)c->n_kv_heads * c->head_dim * 2 * c->n_layers;
+    if (c->arch->tensors[TENSORS_PREFIX] == TENSOR_REFUSED || c->n_virtual || l->prefix)
+        return FAULT(a, "%s: tensor '%s': %s", weights_path(a->w), t->name,
+                     c->n_virtual || l->prefix ? "there is a prefix already" : "the model takes no prefix");
+    if (weights_n_tensors(a->w) != 1)
+        return FAULT(
+            a, "%s: tensor '%s' has others beside it (a prefix encoder with a projection is not supported)",
+            weights_path(a->w), t->name);
+    if (t->n_dims != 2 || t->dims[0] != width || t->dims[1] < 1 || t->dims[1] > MAX_VIRTUAL || !is_float(t))
+        return FAULT(a, "%s: tensor '%s' must be floats of shape [n, %" PRId64 "]", weights_path(a->w),
+                     t->name, width);
+    l->prefix = malloc((size_t)(t->dims[0] * t->dims[1]) * sizeof *l->prefix);
+    if (!l->prefix)
+        return FAULT(a, "%s: out of memory", weights_path(a->w));
+    qtypes[t->type].to_f32(l->prefix, t->data, t->dims[0] * t->dims[1]);
+    l->n_virtual = (int)t->dims[1];
+    return 0;
+}
+
 static int read_adapter(struct lora *l, const struct adapter *a)
 {
     struct keys k = {a->w, "adapter_config", a->err, a->errlen};
+    for (size_t i = 0; i < weights_n_tensors(a->w); i++)
+        if (ends_with(weights_tensor(a->w, i)->name, "prefix_encoder.embedding.weight"))
+            return read_prefix(l, a, weights_tensor(a->w, i));
     if (check_kind(a, &k))
         return -1;
     size_t n_a = 0, n_b = 0;
@@ -216,7 +242,7 @@ static int read_adapter(struct lora *l, const struct adapter *a)
 int lora_open(struct lora *l, const struct config *c, const struct lora_option *option, size_t n, char *err,
               size_t errlen)
 {
-    *l = (struct lora){NULL, 0};
+    *l = (struct lora){.n = 0};
     for (size_t i = 0; i < n; i++) {
         struct weights *w;
         int rc = weights_open(&w, option[i].path, NULL, err, errlen);
@@ -239,7 +265,8 @@ void lora_close(struct lora *l)
         free(l->pair[i].b);
     }
     free(l->pair);
-    *l = (struct lora){NULL, 0};
+    free(l->prefix);
+    *l = (struct lora){.n = 0};
 }
 
 const struct lora_pair *lora_find(const struct lora *l, enum role role, int layer, int expert)

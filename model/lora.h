@@ -1,5 +1,6 @@
 /* Low-rank adapters (Hu et al. 2021, arXiv:2106.09685) as the PEFT library writes them: a folder of
- * adapter_config.json and adapter_model.safetensors or .bin. */
+ * adapter_config.json and adapter_model.safetensors or .bin. And what THUDM's P-Tuning v2 (Liu et al. 2021,
+ * arXiv:2110.07602) leaves beside a ChatGLM: a checkpoint with the prefix encoder's embedding alone. */
 #ifndef QUOLL_LORA_H
 #define QUOLL_LORA_H
 
@@ -19,6 +20,9 @@ struct lora_pair {
 struct lora {
     struct lora_pair *pair;
     size_t n;
+    float *
+        prefix; /* of a P-Tuning v2 checkpoint: (n_virtual, n_layers, 2, n_kv_heads · head_dim); NULL: none */
+    int n_virtual;
 };
 
 /* Reads and checks n adapters for the model. −1: an adapter of another kind (DoRA, trained biases, …), a

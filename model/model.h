@@ -64,7 +64,7 @@ struct config {
 struct model;
 
 struct lora_option {
-    const char *path; /* a PEFT adapter's folder */
+    const char *path; /* a PEFT adapter's folder, or a P-Tuning v2 checkpoint's */
     float scale;
 };
 
