@@ -170,8 +170,7 @@ static void print_plan(const struct plan *p)
     (void)printf("  %-16s %10.1f MiB  packed\n", "weights", mib(p->memory.weight_bytes));
     (void)printf("  %-16s %10.1f MiB  context %" PRId64 ", keys %s, values %s\n", "KV cache",
                  mib(p->memory.kv_bytes), p->n_ctx, qtypes[p->type_k].name, qtypes[p->type_v].name);
-    (void)printf("  %-16s %10.1f MiB  batches of %d\n", "scratch, about", mib(p->memory.scratch_bytes),
-                 p->n_batch);
+    (void)printf("  %-16s %10.1f MiB  batches of %d\n", "scratch", mib(p->memory.scratch_bytes), p->n_batch);
     (void)printf("  %-16s %10.1f MiB\n", "together", mib(total));
 }
 
