@@ -198,15 +198,18 @@ struct pattern {
  * step says otherwise. */
 int pattern_init(struct pattern *p, const struct vocab_step *s, const char *name, char *err, size_t errlen);
 void pattern_free(struct pattern *p);
-struct pattern_run { /* of one search through several words */
+struct pattern_run { /* of one search after another */
     const struct pattern *p;
     void *data, *context; /* pcre2_match_data, pcre2_match_context */
+    size_t from, last;    /* where the next match may begin, where the last one ended */
 };
 int pattern_start(struct pattern_run *r, const struct pattern *p, const struct encoder *e);
 void pattern_end(struct pattern_run *r);
-/* The next match in text (valid UTF-8) from byte `from` on: 1 and *found; 0: none; −1: an error. */
-int pattern_next(const struct pattern_run *r, const struct encoder *e, const char *text, size_t len,
-                 size_t from, struct word *found);
+void pattern_rewind(struct pattern_run *r); /* before the first match in a text */
+/* The next match in text (valid UTF-8): 1 and *found; 0: none; −1: an error. An empty match counts, but not
+ * at the end of the match before it. */
+int pattern_next(struct pattern_run *r, const struct encoder *e, const char *text, size_t len,
+                 struct word *found);
 
 /* charsmap.c: SentencePiece's precompiled character map: a double array over the texts to be replaced
  * (Yata et al. 2007; darts-clone's layout), then the replacements, each ended by a NUL. */

@@ -17,12 +17,10 @@ static uint8_t class_of(const char *c, size_t len, bool last)
     return (uint8_t)c[last ? len - 1 : 0];
 }
 
-/* Notes which characters are neighbours inside a token. */
-static void note_joints(struct tokenizer *t, int32_t id)
+/* Notes which characters are neighbours inside a token of this text. */
+static void note_joints(struct tokenizer *t, const char *text, size_t len)
 {
-    const char *text = piece_text(&t->pieces, id);
-    size_t len = t->pieces.piece[id].text_len, n;
-    for (size_t i = 0; i < len; i += n) {
+    for (size_t i = 0, n; i < len; i += n) {
         n = char_len(text + i, len - i);
         if (i + n == len)
             break;
@@ -32,17 +30,15 @@ static void note_joints(struct tokenizer *t, int32_t id)
     }
 }
 
-/* left and right, one behind the other (the right one without the prefix of inner parts), as a token. */
-static int32_t find_joint(const struct tokenizer *t, int32_t left, int32_t right, char *joint)
+/* What a pair merges to: one text behind the other, the right one without the mark of inner parts. */
+static size_t join(const struct tokenizer *t, const struct vocab_merge *m, char *joint)
 {
-    const struct pieces *p = &t->pieces;
-    size_t n = p->piece[left].text_len, m = p->piece[right].text_len;
     size_t cut = t->word_prefix ? strlen(t->word_prefix) : 0;
-    if (cut > m || (cut > 0 && memcmp(piece_text(p, right), t->word_prefix, cut) != 0))
+    if (cut > m->right_len || (cut > 0 && memcmp(m->right, t->word_prefix, cut) != 0))
         cut = 0;
-    memcpy(joint, piece_text(p, left), n);
-    memcpy(joint + n, piece_text(p, right) + cut, m - cut);
-    return pieces_find(p, joint, n + m - cut);
+    memcpy(joint, m->left, m->left_len);
+    memcpy(joint + m->left_len, m->right + cut, m->right_len - cut);
+    return m->left_len + m->right_len - cut;
 }
 
 static int read_merges(struct tokenizer *t, const struct vocab_spec *spec, char *err, size_t errlen)
@@ -65,11 +61,14 @@ static int read_merges(struct tokenizer *t, const struct vocab_spec *spec, char 
         const struct vocab_merge *m = &spec->merges[rank];
         int32_t left = pieces_find(&t->pieces, m->left, m->left_len);
         int32_t right = pieces_find(&t->pieces, m->right, m->right_len);
-        int32_t merged = left < 0 || right < 0 ? -1 : find_joint(t, left, right, joint);
         /* A vocabulary cut to a part of its tokens keeps merges that lead nowhere. */
+        if (left < 0 || right < 0)
+            continue;
+        size_t len = join(t, m, joint);
+        int32_t merged = pieces_find(&t->pieces, joint, len);
         if (merged < 0)
             continue;
-        note_joints(t, merged);
+        note_joints(t, joint, len);
         struct pair_slot *s = (struct pair_slot *)find_pair(b, left, right);
         if (s->rank == NO_RANK)
             *s = (struct pair_slot){(uint64_t)(uint32_t)left << 32 | (uint32_t)right, (uint32_t)rank, merged};
@@ -120,7 +119,7 @@ int model_init(struct tokenizer *t, const struct vocab_spec *spec, char *err, si
         return unigram_init(t, spec, err, errlen);
     for (int32_t id = 0; id < p->n; id++)
         if (p->piece[id].in_model)
-            note_joints(t, id);
+            note_joints(t, piece_text(p, id), p->piece[id].text_len);
     return 0;
 }
 
@@ -182,6 +181,8 @@ static int push_unknown(struct encoder *e, const char *word, size_t len, size_t 
         n = char_text(e->t, word, len, from, n, buf, &text);
     return model_unknown(e, text, n);
 }
+
+enum { LONG_WORD = 24 }; /* shorter ones are not worth the look for places to cut */
 
 /* A word, or a part of one that no token crosses. */
 static int merge_part(struct encoder *e, const char *word, size_t len)
@@ -253,6 +254,8 @@ int model_word(struct encoder *e, const char *word, size_t len)
         len = drop_unknown(e, &word, len);
     if (len == 0 || len == SIZE_MAX)
         return len == 0 ? 0 : -1;
+    if (len <= LONG_WORD)
+        return merge_part(e, word, len);
     size_t from = 0;
     uint8_t last = 0;
     for (size_t i = 0, n; i < len; i += n) {

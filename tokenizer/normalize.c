@@ -105,30 +105,28 @@ static int replace(struct encoder *e, const struct step *s, const char **text, s
 {
     struct pattern_run run;
     struct word m;
-    size_t n = 0, done = 0, from = 0;
-    const char *content = s->content ? s->content : "";
+    size_t n = 0, done = 0;
+    const char *content = s->content ? s->content : "", *from = *text;
     int rc = pattern_start(&run, &s->pattern, e);
     if (rc == 0)
-        rc = pattern_next(&run, e, *text, *len, 0, &m);
+        rc = pattern_next(&run, e, from, *len, &m);
     if (rc <= 0) { /* the usual case: nothing to replace */
         pattern_end(&run);
         return rc;
     }
-    rc = encoder_room(e, out, *len + *len / 2 + 64) < 0 ? -1 : 1;
+    if (encoder_room(e, out, *len + *len / 2 + 64) < 0)
+        rc = -1;
     while (rc > 0) {
-        if (buf_put(e, out, &n, *text + done, m.from - done) < 0 ||
-            buf_put(e, out, &n, content, s->how.content_len) < 0) {
-            rc = -1;
-            break;
-        }
+        size_t gap = m.from - done;
+        rc = buf_put(e, out, &n, from + done, gap) < 0 || buf_put(e, out, &n, content, s->how.content_len) < 0
+                 ? -1
+                 : 1;
         done = m.to;
-        from = m.to > m.from   ? m.to
-               : m.from < *len ? m.from + char_len(*text + m.from, *len - m.from)
-                               : *len + 1;
-        rc = from <= *len ? pattern_next(&run, e, *text, *len, from, &m) : 0;
+        if (rc > 0)
+            rc = pattern_next(&run, e, from, *len, &m);
     }
     pattern_end(&run);
-    if (rc < 0 || buf_put(e, out, &n, *text + done, *len - done) < 0)
+    if (rc < 0 || buf_put(e, out, &n, from + done, *len - done) < 0)
         return -1;
     *text = out->s;
     *len = n;

@@ -8,7 +8,8 @@
 
 enum {
     MAX_PATTERN = 1 << 16,
-    /* A match of a file's own pattern may take so many steps back: some tenths of a second. */
+    /* A match of a file's own pattern may take so many steps back, and some for each byte of the text:
+     * a second. */
     MAX_STEPS = 10 * 1000 * 1000,
 };
 
@@ -187,7 +188,7 @@ void pattern_free(struct pattern *p)
 
 int pattern_start(struct pattern_run *r, const struct pattern *p, const struct encoder *e)
 {
-    *r = (struct pattern_run){.p = p};
+    *r = (struct pattern_run){.p = p, .last = SIZE_MAX};
     if (!p->code)
         return 0;
     pcre2_match_context *context = r->context = pcre2_match_context_create(NULL);
@@ -195,8 +196,9 @@ int pattern_start(struct pattern_run *r, const struct pattern *p, const struct e
     if (!r->data || !context)
         return encoder_oom(e);
     /* A pattern of our own takes linear time: a long text is no reason to stop. */
-    pcre2_set_match_limit(context, p->trusted ? UINT32_MAX : MAX_STEPS);
-    pcre2_set_depth_limit(context, p->trusted ? UINT32_MAX : MAX_STEPS);
+    uint32_t limit = p->trusted ? UINT32_MAX : MAX_STEPS + (uint32_t)(e->max_room / 8);
+    pcre2_set_match_limit(context, limit);
+    pcre2_set_depth_limit(context, limit);
     pcre2_set_heap_limit(context, p->trusted ? UINT32_MAX : 1 << 18);
     return 0;
 }
@@ -207,23 +209,33 @@ void pattern_end(struct pattern_run *r)
     pcre2_match_context_free(r->context);
 }
 
-int pattern_next(const struct pattern_run *r, const struct encoder *e, const char *text, size_t len,
-                 size_t from, struct word *found)
+void pattern_rewind(struct pattern_run *r)
+{
+    r->from = 0;
+    r->last = SIZE_MAX;
+}
+
+static int find_literal(const struct pattern_run *r, const char *text, size_t len, struct word *found)
 {
     const struct pattern *p = r->p;
-    if (!p->code) {
-        const char *at = p->literal_len > 0 && from < len
-                             ? memmem(text + from, len - from, p->literal, p->literal_len)
-                             : NULL;
-        if (!at)
-            return 0;
-        found->from = (uint32_t)(at - text);
-        found->to = found->from + (uint32_t)p->literal_len;
-        return 1;
-    }
-    int rc = pcre2_match(p->code, (PCRE2_SPTR)text, len, from, PCRE2_NO_UTF_CHECK, r->data, r->context);
+    const char *at =
+        p->literal_len > 0 ? memmem(text + r->from, len - r->from, p->literal, p->literal_len) : NULL;
+    if (!at)
+        return 0;
+    found->from = (uint32_t)(at - text);
+    found->to = found->from + (uint32_t)p->literal_len;
+    return 1;
+}
+
+static int find_match(const struct pattern_run *r, const struct encoder *e, const char *text, size_t len,
+                      struct word *found)
+{
+    const struct pattern *p = r->p;
+    if (!p->code)
+        return find_literal(r, text, len, found);
+    int rc = pcre2_match(p->code, (PCRE2_SPTR)text, len, r->from, PCRE2_NO_UTF_CHECK, r->data, r->context);
     if (rc == PCRE2_ERROR_JIT_STACKLIMIT)
-        rc = pcre2_match(p->code, (PCRE2_SPTR)text, len, from, PCRE2_NO_UTF_CHECK | PCRE2_NO_JIT, r->data,
+        rc = pcre2_match(p->code, (PCRE2_SPTR)text, len, r->from, PCRE2_NO_UTF_CHECK | PCRE2_NO_JIT, r->data,
                          r->context);
     if (rc == PCRE2_ERROR_NOMATCH)
         return 0;
@@ -233,7 +245,23 @@ int pattern_next(const struct pattern_run *r, const struct encoder *e, const cha
         return err_set(e->err, e->errlen, "%s: cannot split the text into words: %s", e->t->name, why);
     }
     const PCRE2_SIZE *range = pcre2_get_ovector_pointer(r->data);
-    found->from = (uint32_t)range[0];
-    found->to = (uint32_t)(range[1] < range[0] ? range[0] : range[1]); /* \K can turn them round */
+    found->from = (uint32_t)(range[0] < r->from ? r->from : range[0]); /* \K can move them */
+    found->to = (uint32_t)(range[1] < found->from ? found->from : range[1]);
     return 1;
+}
+
+int pattern_next(struct pattern_run *r, const struct encoder *e, const char *text, size_t len,
+                 struct word *found)
+{
+    while (r->from <= len) {
+        int rc = find_match(r, e, text, len, found);
+        if (rc <= 0)
+            return rc;
+        if (found->to > found->from || found->to != r->last) {
+            r->from = r->last = found->to;
+            return 1;
+        }
+        r->from = found->to + (found->to < len ? char_len(text + found->to, len - found->to) : 1);
+    }
+    return 0;
 }

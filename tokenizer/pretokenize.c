@@ -41,25 +41,21 @@ static int push_part(struct encoder *e, const struct step *s, size_t from, size_
     return words_push_any(e, &e->matches, from, to | (separator ? (size_t)1 << 31 : 0));
 }
 
-/* Cuts one word. The pattern does not see what is outside. An empty match counts as one, but not at the end
- * of the match before it. */
-static int split_word(struct encoder *e, const struct step *s, const struct pattern_run *run,
-                      const char *text, struct word w)
+/* Cuts one word. The pattern does not see what is outside. */
+static int split_word(struct encoder *e, const struct step *s, struct pattern_run *run, const char *text,
+                      struct word w)
 {
     const char *word = text + w.from;
-    size_t len = w.to - w.from, done = 0, from = 0, last = SIZE_MAX;
+    size_t len = w.to - w.from, done = 0;
     struct word m;
-    int rc = 0;
+    int rc;
     e->matches.n = 0;
-    while (from <= len && (rc = pattern_next(run, e, word, len, from, &m)) > 0) {
-        if (m.to == m.from && m.to == last) {
-            from = m.to + (m.to < len ? char_len(word + m.to, len - m.to) : 1);
-            continue;
-        }
+    pattern_rewind(run);
+    while ((rc = pattern_next(run, e, word, len, &m)) > 0) {
         if ((m.from > done && push_part(e, s, w.from + done, w.from + m.from, false) < 0) ||
             push_part(e, s, w.from + m.from, w.from + m.to, true) < 0)
             return -1;
-        done = from = last = m.to;
+        done = m.to;
     }
     if (rc < 0 || (done < len && push_part(e, s, w.from + done, w.to, false) < 0))
         return -1;
@@ -192,6 +188,8 @@ int pretokenize(struct encoder *e, const struct steps *steps, const char **text,
                 return -1;
             continue;
         }
+        /* a rewritten text begins at 0 whatever was cut off in front */
+        first = first && e->words.n > 0 && e->words.v[0].from == 0;
         if (s->how.kind == STEP_METASPACE)
             rc = step_metaspace(e, s, *text, out, first);
         else if (s->how.kind == STEP_PREFIX_SPACE)

@@ -3,6 +3,7 @@
 
 #include "quant/err.h"
 
+#include <malloc.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -88,6 +89,7 @@ static int open_file(struct tokenizer **out, const char *path, const char *folde
         rc = read(out, path, bytes, len, &files.hints, err, errlen);
     vocab_files_close(&files);
     free(bytes);
+    (void)malloc_trim(0); /* a large tokenizer.json takes ten times its size while it is read */
     return rc;
 }
 

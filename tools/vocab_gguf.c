@@ -14,6 +14,7 @@ struct vocab_reader {
     struct vocab_spec spec;
     struct vocab_token *tokens;
     struct vocab_merge *merges;
+    struct vocab_step normalizer;
     char *pre;
     char *err;
     size_t errlen;
@@ -98,8 +99,10 @@ static int read_kind(struct vocab_reader *r)
         r->spec.kind = VOCAB_BPE;
     else if (s.len == 5 && memcmp(s.s, "llama", 5) == 0)
         r->spec.kind = VOCAB_SPM;
+    else if (s.len == 2 && memcmp(s.s, "t5", 2) == 0)
+        r->spec.kind = VOCAB_UNIGRAM;
     else
-        return FAULT(r, "%s: key %s is '%.*s', supported are gpt2 and llama", weights_path(r->w),
+        return FAULT(r, "%s: key %s is '%.*s', supported are gpt2, llama and t5", weights_path(r->w),
                      KEY("model"), (int)(s.len < 40 ? s.len : 40), s.s);
 
     if (find_string(r, KEY("pre"), &s) < 0)
@@ -123,7 +126,7 @@ static int read_tokens(struct vocab_reader *r)
     uint64_t n = text->n;
     if (n == 0)
         return FAULT(r, "%s: key %s is empty", weights_path(r->w), text->key);
-    if (find_array(r, KEY("scores"), r->spec.kind == VOCAB_SPM, n, &score) < 0 ||
+    if (find_array(r, KEY("scores"), r->spec.kind != VOCAB_BPE, n, &score) < 0 ||
         find_array(r, KEY("token_type"), false, n, &type) < 0)
         return -1;
     r->tokens = calloc(n, sizeof *r->tokens);
@@ -181,23 +184,56 @@ static int read_merges(struct vocab_reader *r)
     return 0;
 }
 
+/* A unigram vocabulary comes with SentencePiece's normaliser. */
+static int read_normalizer(struct vocab_reader *r, bool prefix, bool remove_extra)
+{
+    const struct meta *map;
+    if (find_array(r, KEY("precompiled_charsmap"), false, 0, &map) < 0)
+        return -1;
+    if (map && map->elem != META_U8 && map->elem != META_I8)
+        return array_fault(r, map, 0, "a byte");
+    r->normalizer = (struct vocab_step){.kind = STEP_SENTENCEPIECE,
+                                        .content = map ? map->data : NULL,
+                                        .content_len = map ? map->n : 0,
+                                        .sp_flags = SP_ESCAPE | (prefix ? SP_DUMMY_PREFIX : 0u) |
+                                                    (remove_extra ? SP_REMOVE_EXTRA : 0u)};
+    r->spec.own_steps = true;
+    r->spec.normalizer = &r->normalizer;
+    r->spec.n_normalizer = 1;
+    r->spec.strip_first_space = prefix || remove_extra;
+    r->spec.strip_first_pieces = remove_extra;
+    r->spec.float_scores = true;
+    return 0;
+}
+
 static int read_spec(struct vocab_reader *r)
 {
     struct vocab_spec *s = &r->spec;
     int prefix, extra;
     if (read_kind(r) < 0 || read_tokens(r) < 0 || (s->kind == VOCAB_BPE && read_merges(r) < 0))
         return -1;
-    /* SentencePiece's usual ids stand in where a LLaMA file names none. */
-    bool spm = s->kind == VOCAB_SPM;
+    /* SentencePiece's usual ids stand in where a LLaMA file names none, T5's where one of that kind does not.
+     */
+    bool spm = s->kind == VOCAB_SPM, t5 = s->kind == VOCAB_UNIGRAM;
     if (read_id(r, KEY("bos_token_id"), spm ? 1 : -1, &s->bos) < 0 ||
-        read_id(r, KEY("eos_token_id"), spm ? 2 : -1, &s->eos) < 0 ||
-        read_id(r, KEY("unknown_token_id"), spm ? 0 : -1, &s->unk) < 0 ||
+        read_id(r, KEY("eos_token_id"),
+                spm  ? 2
+                : t5 ? 1
+                     : -1,
+                &s->eos) < 0 ||
+        read_id(r, KEY("unknown_token_id"),
+                spm  ? 0
+                : t5 ? 2
+                     : -1,
+                &s->unk) < 0 ||
         read_id(r, KEY("eot_token_id"), -1, &s->eot) < 0 ||
         read_id(r, KEY("eom_token_id"), -1, &s->eom) < 0 ||
         read_bool(r, KEY("add_bos_token"), -1, &s->add_bos) < 0 ||
-        read_bool(r, KEY("add_eos_token"), -1, &s->add_eos) < 0 ||
-        read_bool(r, KEY("add_space_prefix"), spm, &prefix) < 0 ||
-        read_bool(r, KEY("remove_extra_whitespaces"), false, &extra) < 0)
+        read_bool(r, KEY("add_eos_token"), t5 ? 1 : -1, &s->add_eos) < 0 ||
+        read_bool(r, KEY("add_space_prefix"), spm || t5, &prefix) < 0 ||
+        read_bool(r, KEY("remove_extra_whitespaces"), t5, &extra) < 0)
+        return -1;
+    if (t5 && read_normalizer(r, prefix, extra) < 0)
         return -1;
     struct wstr arch;
     if (find_string(r, "general.architecture", &arch) < 0)

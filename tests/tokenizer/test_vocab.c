@@ -176,6 +176,33 @@ START_TEST(good_files)
 }
 END_TEST
 
+/* The same pieces as a unigram model: the best sum of scores, EOS behind a text. */
+START_TEST(unigram_file)
+{
+    struct tokenizer *t;
+    char err[512];
+    struct gguf *g = good(OWN_MODEL);
+    put_key(g, "model", META_STRING);
+    put_str(g, "t5");
+    put_key(g, "unknown_token_id", META_U32);
+    put_u32(g, 0);
+    put_key(g, "add_space_prefix", META_BOOL);
+    put(g, &(uint8_t){0}, 1);
+    ck_assert_msg(open_gguf(g, &t, err, sizeof err) == 0, "%s", err);
+    check_ids(t, "  ab", ENCODE_BOS, "3 4 1"); /* 3 + 4 is more than 5 */
+    tokenizer_free(t);
+    put_array(g, "precompiled_charsmap", META_U8, 5);
+    put(g, "abcde", 5);
+    refused(g, "character map", "broken");
+    g = good(OWN_MODEL);
+    put_key(g, "model", META_STRING);
+    put_str(g, "t5");
+    put_array(g, "precompiled_charsmap", META_U32, 1);
+    put_u32(g, 0);
+    refused(g, "precompiled_charsmap", "not a byte");
+}
+END_TEST
+
 START_TEST(bad_keys)
 {
     struct gguf *g;
@@ -310,6 +337,7 @@ static Suite *vocab_suite(void)
     TCase *c = tcase_create("vocab");
     tcase_set_timeout(c, 60);
     tcase_add_test(c, good_files);
+    tcase_add_test(c, unigram_file);
     tcase_add_test(c, bad_keys);
     tcase_add_loop_test(c, random_changes, 0, N_VOCABS - N_BIG_VOCABS);
     suite_add_tcase(s, c);
