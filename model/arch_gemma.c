@@ -44,6 +44,15 @@ static int gemma_scale(struct config *c, const struct keys *k)
     return 0;
 }
 
+static int gemma_logit_cap(struct config *c, const struct keys *k)
+{
+    double cap;
+    if (keys_float(k, "final_logit_softcapping", 0, 1e6, 0, &cap))
+        return -1;
+    c->logit_softcap = (float)cap;
+    return 0;
+}
+
 /* ---- Gemma 2 ------------------------------------------------------------------------------------ */
 
 static int gemma2_gguf(struct config *c, const struct keys *k)
@@ -60,14 +69,12 @@ static int gemma2_gguf(struct config *c, const struct keys *k)
 static int gemma2_hf(struct config *c, const struct keys *k)
 {
     char key[KEY_MAX];
-    double attention_cap, logit_cap;
-    if (gemma_hf(c, k) || gemma_scale(c, k) ||
+    double cap;
+    if (gemma_hf(c, k) || gemma_scale(c, k) || gemma_logit_cap(c, k) ||
         keys_int(k, "sliding_window", 0, MAX_CONTEXT, 4096, &c->sliding_window) ||
-        keys_float(k, "attn_logit_softcapping", 0, 1e6, 0, &attention_cap) ||
-        keys_float(k, "final_logit_softcapping", 0, 1e6, 0, &logit_cap))
+        keys_float(k, "attn_logit_softcapping", 0, 1e6, 0, &cap))
         return -1;
-    c->attention_softcap = (float)attention_cap;
-    c->logit_softcap = (float)logit_cap;
+    c->attention_softcap = (float)cap;
     if (!keys_find(k, "layer_types", key))
         config_window_pattern(c, 2);
     return 0;
@@ -92,23 +99,15 @@ static int gemma3_hf(struct config *c, const struct keys *k)
 {
     char key[KEY_MAX];
     int pattern;
-    struct keys full = *k;
-    if (gemma_hf(c, k) || gemma_scale(c, k) ||
+    double local;
+    if (gemma_hf(c, k) || gemma_scale(c, k) || gemma_logit_cap(c, k) ||
         keys_int(k, "sliding_window", 0, MAX_CONTEXT, 4096, &c->sliding_window) ||
         keys_int(k, "_sliding_window_pattern", 0, MAX_LAYERS, 6, &pattern) ||
         keys_int(k, "sliding_window_pattern", 0, MAX_LAYERS, pattern, &pattern) ||
-        keys_float(k, "rope_theta", 1, 1e15, 1e6, &c->rope.theta) ||
-        keys_float(k, "rope_local_base_freq", 1, 1e15, 10000, &c->rope_theta_windowed))
+        keys_float(k, "rope_local_base_freq", 1, 1e15, 10000, &local) ||
+        keys_float(k, "rope_parameters.sliding_attention.rope_theta", 1, 1e15, local, &local))
         return -1;
-    /* transformers 5 writes both bases into one object */
-    full.prefix = "config.rope_parameters.full_attention";
-    if (keys_find(&full, "rope_theta", key)) {
-        struct keys sliding = *k;
-        sliding.prefix = "config.rope_parameters.sliding_attention";
-        if (keys_float(&full, "rope_theta", 1, 1e15, 1e6, &c->rope.theta) ||
-            keys_float(&sliding, "rope_theta", 1, 1e15, 10000, &c->rope_theta_windowed))
-            return -1;
-    }
+    c->rope_theta_windowed = local;
     if (!keys_find(k, "layer_types", key))
         config_window_pattern(c, pattern);
     return 0;

@@ -33,6 +33,25 @@ static int read_act(struct config *c, const struct keys *k, const char *name)
     return keys_fault(k, name, "is '%s', an activation that is not supported", keys_shown(s, shown));
 }
 
+/* What the configuration classes take for numbers that the file leaves out. */
+struct defaults {
+    const char *type;
+    double theta, eps;
+};
+
+static struct defaults defaults_of(const struct keys *k)
+{
+    static const struct defaults all[] = {{"mixtral", 1e6, 1e-5},
+                                          {"gemma3_text", 1e6, 1e-6},
+                                          {"phi3", 1e4, 1e-5},
+                                          {"glm", 1e4, 1.5625e-7},
+                                          {"glm4", 1e4, 1.5625e-7}};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++)
+        if (keys_is(k, "model_type", all[i].type))
+            return all[i];
+    return (struct defaults){NULL, 1e4, 1e-6};
+}
+
 /* ---- RoPE --------------------------------------------------------------------------------------- */
 
 /* YaRN's temperature (arXiv:2309.00071, section 3.4) */
@@ -128,16 +147,18 @@ const struct meta *config_hf_factors(const struct weights *w, const char *name)
 
 int config_hf_rope(struct config *c, const struct keys *k)
 {
+    /* transformers 5 has base and scaling in one object, Gemma 3's in one for each kind of layer. */
+    static const char *const places[] = {"rope_parameters.full_attention", "rope_parameters", "rope_scaling"};
     char key[KEY_MAX], prefix[KEY_MAX];
-    const char *where =
-        keys_find(k, "rope_parameters.rope_type", key) || keys_find(k, "rope_parameters.rope_theta", key)
-            ? "rope_parameters"
-            : "rope_scaling";
-    (void)snprintf(prefix, sizeof prefix, "%s.%s", k->prefix, where);
     struct keys s = *k;
     s.prefix = prefix;
+    for (size_t i = 0; i < sizeof places / sizeof *places; i++) {
+        (void)snprintf(prefix, sizeof prefix, "%s.%s", k->prefix, places[i]);
+        if (keys_find(&s, "rope_type", key) || keys_find(&s, "rope_theta", key))
+            break;
+    }
     double partial, top;
-    if (keys_float(k, "rope_theta", 1, 1e15, 10000, &top) ||
+    if (keys_float(k, "rope_theta", 1, 1e15, defaults_of(k).theta, &top) ||
         keys_float(&s, "rope_theta", 1, 1e15, top, &c->rope.theta) ||
         keys_float(k, "partial_rotary_factor", 0, 1, 1, &partial) ||
         keys_float(&s, "partial_rotary_factor", 0, 1, partial, &partial))
@@ -154,9 +175,11 @@ static int read_window(struct config *c, const struct keys *k)
     char key[KEY_MAX];
     bool used;
     int from;
+    /* Whoever has windows that can be turned on (Qwen) has them from layer 28 on, or another. */
+    bool qwen = keys_find(k, "use_sliding_window", key) != NULL;
     if (keys_int(k, "sliding_window", 0, MAX_CONTEXT, 0, &c->sliding_window) ||
         keys_bool(k, "use_sliding_window", true, &used) ||
-        keys_int(k, "max_window_layers", 0, MAX_CONTEXT, 0, &from))
+        keys_int(k, "max_window_layers", 0, MAX_CONTEXT, qwen ? 28 : 0, &from))
         return -1;
     if (!used)
         c->sliding_window = 0;
@@ -241,7 +264,7 @@ int config_hf(struct config *c, const struct keys *k)
         return -1;
     int64_t share = c->dim % c->n_heads == 0 ? c->dim / c->n_heads : 0;
     if (keys_int(k, "head_dim", 2, MAX_HEAD_DIM, share, &c->head_dim) ||
-        keys_float(k, "rms_norm_eps", 1e-30, 0.1, 1e-6, &eps) || read_vocab_size(c, k) ||
+        keys_float(k, "rms_norm_eps", 1e-30, 0.1, defaults_of(k).eps, &eps) || read_vocab_size(c, k) ||
         read_act(c, k, "hidden_act") || config_hf_rope(c, k) || read_window(c, k) || read_experts(c, k))
         return -1;
     c->norm_eps = (float)eps;
