@@ -11,6 +11,8 @@ static int qwen_config(struct config *c, const struct keys *k)
         return -1;
     if (!windows)
         c->sliding_window = 0;
+    if (c->n_experts) /* their configuration class knows no max_window_layers */
+        config_window_pattern(c, 0);
     return 0;
 }
 
@@ -49,6 +51,7 @@ const struct arch arch_qwen3 = {
             [TENSORS_OUTPUT] = TENSOR_OPTIONAL,
             [TENSORS_QK_NORM] = TENSOR_REQUIRED,
             [TENSORS_QKV_BIAS] = TENSOR_OPTIONAL, /* attention_bias */
+            [TENSORS_OUTPUT_BIAS] = TENSOR_OPTIONAL,
             [TENSORS_ROPE_FREQS] = TENSOR_OPTIONAL,
         },
 };
@@ -67,6 +70,8 @@ const struct arch arch_qwen3moe = {
             [TENSORS_EXPERTS] = TENSOR_REQUIRED,
             [TENSORS_OUTPUT] = TENSOR_OPTIONAL,
             [TENSORS_QK_NORM] = TENSOR_REQUIRED,
+            [TENSORS_QKV_BIAS] = TENSOR_OPTIONAL, /* attention_bias */
+            [TENSORS_OUTPUT_BIAS] = TENSOR_OPTIONAL,
             [TENSORS_ROPE_FREQS] = TENSOR_OPTIONAL,
         },
 };
