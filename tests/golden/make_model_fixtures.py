@@ -435,6 +435,18 @@ FIXTURES = {
         "contrasts": [{"attn_logit_softcapping": None}, {"final_logit_softcapping": None},
                       {"query_pre_attn_scalar": 16}, {"sliding_window": 256}],
     },
+    # a base for windowed layers, another and a scaling for the others (Gemma 3 4B and up), in transformers 5
+    # one object for each; a cap of the logits, which no published Gemma 3 has
+    "gemma3-scaled": {
+        "config": {
+            **GEMMA, "architectures": ["Gemma3ForCausalLM"], "model_type": "gemma3_text", "num_hidden_layers": 2,
+            "hidden_activation": "gelu_pytorch_tanh", "final_logit_softcapping": 5.0, "query_pre_attn_scalar": 24, "rope_local_base_freq": 500.0,
+            "rope_scaling": {"rope_type": "linear", "factor": 8.0}, "rope_theta": 20000.0,
+            "sliding_window": 6, "sliding_window_pattern": 2},
+        "gain": {"embed": 0.25}, "prompt": 20,
+        "contrasts": [{"rope_scaling": None}, {"rope_theta": 1000000.0}, {"rope_local_base_freq": 10000.0},
+                      {"sliding_window_pattern": 6}, {"final_logit_softcapping": None}],
+    },
     # the published files of Gemma 1 say both, and mean the second
     "gemma-hidden-activation": {
         "config": {
@@ -452,15 +464,17 @@ FIXTURES = {
         "contrasts": [{"use_sliding_window": False}, {"max_window_layers": 0}, {"max_window_layers": 2},
                       {"sliding_window": 6}],
     },
-    # the chosen experts' weights are not divided by their sum
+    # the chosen experts' weights are not divided by their sum; windows are every layer's, for this class has no
+    # max_window_layers
     "qwen3-moe-plain": {
         "config": {
             **QWEN, "architectures": ["Qwen3MoeForCausalLM"], "model_type": "qwen3_moe", "num_hidden_layers": 2,
             "attention_bias": False, "decoder_sparse_step": 1, "head_dim": 16, "mlp_only_layers": [],
             "moe_intermediate_size": 16, "norm_topk_prob": False, "num_attention_heads": 2, "num_experts": 4,
-            "num_experts_per_tok": 2, "num_key_value_heads": 1, "use_sliding_window": False},
+            "num_experts_per_tok": 2, "num_key_value_heads": 1, "use_sliding_window": True, "sliding_window": 6,
+            "max_window_layers": 1},
         "gain": TIED, "prompt": 20,
-        "contrasts": [{"norm_topk_prob": True}, {"num_experts_per_tok": 1}],
+        "contrasts": [{"norm_topk_prob": True}, {"num_experts_per_tok": 1}, {"use_sliding_window": False}],
     },
     # YaRN, every key of it
     "llama-yarn-betas": {
@@ -528,7 +542,7 @@ FIXTURES = {
 }
 
 # Its "rope_parameters" for "rope_scaling" and "rope_theta", its "layer_types"
-REWRITTEN = {"phi3-longrope-5": "phi3-longrope", "gemma2-5": "gemma2", "qwen2-window-5": "qwen2-window",
+REWRITTEN = {"phi3-longrope-5": "phi3-longrope", "gemma2-5": "gemma2", "gemma3-scaled-5": "gemma3-scaled", "qwen2-window-5": "qwen2-window",
              "llama-yarn-betas-5": "llama-yarn-betas"}
 
 

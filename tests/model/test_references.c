@@ -15,6 +15,8 @@ static const char *const folders[] = {
     "chatglm3-32k",             /* rope_ratio multiplies the base */
     "gemma2",                   /* soft caps, windows in turn, query_pre_attn_scalar */
     "gemma2-5",                 /* its config.json as transformers 5 writes it */
+    "gemma3-scaled",            /* bases and scaling of both kinds of layer */
+    "gemma3-scaled-5",          /* as transformers 5 writes it */
     "gemma-hidden-activation",  /* hidden_act "gelu", which is not meant */
     "llama-gptq-2bit",          /* asymmetric */
     "llama-gptq-3bit-v2",       /* zeros as they are, a group a row, a quantised output matrix */
@@ -27,7 +29,7 @@ static const char *const folders[] = {
     "phi3-longrope-5",          /* as transformers 5 writes it */
     "qwen2-window",             /* use_sliding_window from max_window_layers on */
     "qwen2-window-5",           /* as transformers 5 writes it */
-    "qwen3-moe-plain",          /* norm_topk_prob false */
+    "qwen3-moe-plain",          /* norm_topk_prob false, windows */
 };
 
 enum { N_FOLDERS = sizeof folders / sizeof *folders, MAX_PROMPTS = 2, MAX_GREEDY = 16 };
