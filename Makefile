@@ -22,13 +22,14 @@ TEST_ENV := QUOLL_BIN=$(B)/quoll
 # -DQUOLL_SMALL_KERNELS: the products' loops are not inlined into every type, and compile in seconds.
 CONFIG_FLAGS_asan := -DQUOLL_SMALL_KERNELS -O1 -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
 TEST_ENV_asan := ASAN_OPTIONS=detect_leaks=1:detect_stack_use_after_return=1 \
-                 UBSAN_OPTIONS=print_stacktrace=1 CK_TIMEOUT_MULTIPLIER=10
+                 UBSAN_OPTIONS=print_stacktrace=1 CK_TIMEOUT_MULTIPLIER=10 QUOLL_TEST_JOBS=$(shell nproc)
 # Races. Built by clang: gcc's OpenMP runtime is not instrumented and every barrier of it looks like a
 # race. Archer tells the sanitizer what the OpenMP runtime synchronises; modules that are not
 # instrumented (that runtime itself) are then left alone.
 CONFIG_FLAGS_tsan := -DQUOLL_SMALL_KERNELS -O1 -fsanitize=thread
 TEST_ENV_tsan = OMP_TOOL_LIBRARIES=$(abspath $(shell $(CC) -print-resource-dir)/../../libarcher.so) \
-                TSAN_OPTIONS=ignore_noninstrumented_modules=1:halt_on_error=1 CK_TIMEOUT_MULTIPLIER=10
+                TSAN_OPTIONS=ignore_noninstrumented_modules=1:halt_on_error=1 CK_TIMEOUT_MULTIPLIER=10 \
+                QUOLL_TEST_JOBS=$(shell nproc)
 # The AVX-512 kernels in plain C (SIMDe), so that a machine without AVX-512 checks their logic.
 CONFIG_FLAGS_emu := -DQUOLL_SMALL_KERNELS -DQUOLL_EMULATE_AVX512 -O1
 TEST_ENV_emu := CK_TIMEOUT_MULTIPLIER=10

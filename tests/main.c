@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 enum { MAX_SUITES = 128 };
@@ -76,18 +77,81 @@ void test_skip(const char *what, const char *why)
     (void)fprintf(stderr, "skipped: %s: %s\n", what, why);
 }
 
-int main(void)
+/* What the processes of a parallel run have in common. */
+static struct totals {
+    atomic_int next; /* suite */
+    atomic_int checks, failures, errors, broken;
+} * totals;
+
+static void count(SRunner *runner)
 {
-    said = mmap(NULL, sizeof *said, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    if (said == MAP_FAILED) {
-        perror("mmap");
-        return EXIT_FAILURE;
+    int n = srunner_ntests_run(runner);
+    TestResult **results = srunner_results(runner);
+    atomic_fetch_add(&totals->checks, n);
+    for (int i = 0; i < n; i++) {
+        enum test_result r = (enum test_result)tr_rtype(results[i]);
+        if (r != CK_PASS)
+            atomic_fetch_add(r == CK_FAILURE ? &totals->failures : &totals->errors, 1);
     }
+    free(results);
+}
+
+/* Suites in n_jobs processes, each taking the next one; then the closing line that Check prints for one. */
+static int run_parallel(int n_jobs)
+{
+    for (int j = 0; j < n_jobs; j++) {
+        (void)fflush(NULL);
+        pid_t pid = fork();
+        if (pid < 0)
+            atomic_store(&totals->broken, 1);
+        if (pid != 0)
+            continue;
+        for (int i; (i = atomic_fetch_add(&totals->next, 1)) < n_suites;) {
+            SRunner *runner = srunner_create(suites[i]());
+            srunner_run_all(runner, CK_ENV);
+            count(runner);
+            srunner_free(runner);
+        }
+        exit(EXIT_SUCCESS);
+    }
+    for (int status; wait(&status) > 0;)
+        if (!WIFEXITED(status) || WEXITSTATUS(status))
+            atomic_store(&totals->broken, 1);
+    if (atomic_load(&totals->broken))
+        (void)printf("a process of the test run ended before its time\n");
+    int checks = totals->checks, failures = totals->failures, errors = totals->errors;
+    (void)printf("%d%%: Checks: %d, Failures: %d, Errors: %d\n",
+                 checks ? 100 * (checks - failures - errors) / checks : 0, checks, failures, errors);
+    return checks == 0 || failures || errors || totals->broken;
+}
+
+static int run_all(void)
+{
     SRunner *runner = srunner_create(NULL);
     for (int i = 0; i < n_suites; i++)
         srunner_add_suite(runner, suites[i]());
     srunner_run_all(runner, CK_ENV);
     int failed = srunner_ntests_failed(runner);
     srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return failed;
+}
+
+static void *shared(size_t bytes)
+{
+    void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (p == MAP_FAILED) {
+        perror("mmap");
+        exit(EXIT_FAILURE);
+    }
+    return p;
+}
+
+/* QUOLL_TEST_JOBS: processes that share the suites (under sanitizers, where they take long). */
+int main(void)
+{
+    said = shared(sizeof *said);
+    totals = shared(sizeof *totals);
+    const char *jobs = getenv("QUOLL_TEST_JOBS");
+    int n_jobs = jobs && !getenv("CK_RUN_SUITE") ? atoi(jobs) : 1;
+    return (n_jobs > 1 ? run_parallel(n_jobs) : run_all()) ? EXIT_FAILURE : EXIT_SUCCESS;
 }
