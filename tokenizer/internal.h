@@ -270,6 +270,7 @@ struct pre_rule {      /* one row per way of splitting */
 };
 
 const struct pre_rule *pre_rule_find(const char *name); /* NULL: none */
+const struct pre_rule *pre_rule_at(size_t i);           /* NULL: past the last one */
 /* Fills s (room for PRE_MAX_STEPS + 1): its cuts, then the byte alphabet; returns how many. */
 size_t pre_rule_steps(const struct pre_rule *rule, struct vocab_step *s);
 /* \w of Rust's regular expressions but for the joiners, inside a class. */

@@ -88,6 +88,11 @@ const struct pre_rule *pre_rule_find(const char *name)
     return NULL;
 }
 
+const struct pre_rule *pre_rule_at(size_t i)
+{
+    return i < sizeof rules / sizeof *rules ? &rules[i] : NULL;
+}
+
 size_t pre_rule_steps(const struct pre_rule *rule, struct vocab_step *s)
 {
     size_t n = 0;

@@ -236,4 +236,20 @@ const char *detok_push(struct detok *d, int32_t id, size_t *len);
 /* What is still held back at the end of the text (incomplete bytes, as they are). */
 const char *detok_flush(struct detok *d, size_t *len);
 
+/* A tokenizer as the metadata of a GGUF can say it: spec is what a reader of that GGUF fills, of kind
+ * VOCAB_BPE ("gpt2") or VOCAB_SPM ("llama"). Its merges have no spaces in them. */
+struct vocab_export {
+    struct vocab_spec spec;
+    char note[256]; /* what the user should know of what a GGUF cannot say; "": nothing */
+    char pre[32];   /* spec.pre */
+    struct vocab_token *tokens;
+    struct vocab_merge *merges;
+    char *texts;
+};
+/* t's vocabulary with n_tokens ids (0: as many as it has): those without a token are TOKEN_UNUSED, those
+ * beyond are left out. t must outlive v, and v stay where it is. 1: a GGUF cannot hold it, err says why. */
+int tokenizer_export(struct vocab_export *v, const struct tokenizer *t, size_t n_tokens, char *err,
+                     size_t errlen);
+void vocab_export_free(struct vocab_export *v);
+
 #endif

@@ -1,4 +1,5 @@
 /* quoll convert: any model that -m takes, as one GGUF. */
+#include "tools/convert_vocab.h"
 #include "tools/options.h"
 #include "tools/tools.h"
 
@@ -35,10 +36,20 @@ static int write_tensor(void *arg, size_t i, struct save_file *f)
     return tool_interrupts() > 0 ? -1 : export_write(p->export, i, f);
 }
 
+/* Rows of the embedding: as many tokens the model knows. */
+static size_t embedding_rows(const struct save_gguf *g)
+{
+    for (size_t i = 0; i < g->n_tensors; i++)
+        if (strcmp(g->tensor[i].name, "token_embd.weight") == 0)
+            return (size_t)g->tensor[i].dims[1];
+    return 0;
+}
+
 static int convert(const char *in, const char *out, int type, const struct lora_list *lora, char *err,
                    size_t errlen)
 {
     struct weights *w;
+    struct vocab_meta *vocab = NULL;
     struct progress p = {NULL, 0};
     struct save_gguf g = {.write = write_tensor, .arg = &p};
     if (weights_open(&w, in, NULL, err, errlen))
@@ -48,8 +59,15 @@ static int convert(const char *in, const char *out, int type, const struct lora_
         g.meta = export_meta(p.export, &g.n_meta);
         g.tensor = export_tensors(p.export, &g.n_tensors);
         p.n = g.n_tensors;
-        rc = weights_save_gguf(out, &g, err, errlen);
     }
+    if (rc == 0 && strncmp(weights_format(w), "GGUF", 4) != 0) {
+        rc = vocab_meta_open(&vocab, w, g.meta, g.n_meta, embedding_rows(&g), err, errlen);
+        if (rc == 0)
+            g.meta = vocab_meta_all(vocab, &g.n_meta);
+    }
+    if (rc == 0)
+        rc = weights_save_gguf(out, &g, err, errlen);
+    vocab_meta_close(vocab);
     export_close(p.export);
     weights_close(w);
     return rc;
