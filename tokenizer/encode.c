@@ -157,7 +157,7 @@ static int encode_joined(struct encoder *e, const char *text, size_t n_valid, si
             return -1;
     struct word last = e->words.n > 0 ? e->words.v[e->words.n - 1] : (struct word){0, 0};
     n_last = last.to - last.from;
-    if (encoder_room(e, &e->spelled, n_last + 2 * (len - n_valid)) < 0)
+    if (encoder_room(e, &e->spelled, n_last + 2 * (len - n_valid) + 1) < 0 || !e->spelled.s)
         return -1;
     memcpy(e->spelled.s, words + last.from, n_last);
     return model_word(e, e->spelled.s,

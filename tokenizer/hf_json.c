@@ -2,6 +2,8 @@
  * a text. Ids are the file's. */
 #include "tokenizer/hf_json.h"
 
+#include <assert.h>
+#include <inttypes.h>
 #include <stdlib.h>
 
 enum { MAX_GAPS = 1 << 16 }; /* ids without a token, so that one bad id is not a huge table */
@@ -10,9 +12,9 @@ static int check_vocab_id(struct hf_reader *r, const json_t *id, const char *tex
                           size_t *n_tokens)
 {
     json_int_t v = json_is_integer(id) ? json_integer_value(id) : -1;
-    if (v < 0 || v > (json_int_t)(2 * n_known + MAX_GAPS))
-        return HF_FAULT(r, "%s: the id of the token '%.60s' is no id below %zu", r->name, text,
-                        2 * n_known + MAX_GAPS);
+    uint64_t limit = 2 * (uint64_t)n_known + MAX_GAPS;
+    if (v < 0 || (uint64_t)v > limit)
+        return HF_FAULT(r, "%s: the id of the token '%.60s' is no id below %" PRIu64, r->name, text, limit);
     if ((size_t)v >= *n_tokens)
         *n_tokens = (size_t)v + 1;
     return 0;
@@ -195,6 +197,7 @@ static int read_model(struct hf_reader *r, const json_t *json)
 
 static int add_token(struct hf_reader *r, int32_t id, const struct vocab_token *token)
 {
+    assert(r->tokens);
     struct vocab_token *t = &r->tokens[id];
     bool same = t->len == token->len && memcmp(t->text, token->text, t->len) == 0;
     if (t->len > 0 && !same)

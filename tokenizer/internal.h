@@ -97,9 +97,10 @@ struct matcher {
     uint32_t first[257]; /* first[b] … first[b + 1]: those whose text begins with byte b */
 };
 
-/* Adds a text (lent as long as the matcher lives; owned: malloc'ed, the matcher frees it, in any case).
- * −1: out of memory. */
-int matcher_add(struct matcher *m, const char *text, size_t len, int32_t id, char *owned);
+/* Adds a text, lent as long as the matcher lives. −1: out of memory. */
+int matcher_add(struct matcher *m, const char *text, size_t len, int32_t id);
+/* Gives it a malloc'ed text to free with it; −1: out of memory, the text is freed. */
+int matcher_own(struct matcher *m, char *text);
 void matcher_done(struct matcher *m); /* after the last one */
 void matcher_free(struct matcher *m);
 /* Length of the longest match at the start of text (0: none), its id in *id. */

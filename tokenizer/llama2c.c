@@ -46,6 +46,29 @@ static void name_special(struct vocab_token *t, const char *text, enum token_typ
     t->type = type;
 }
 
+/* All tokens of a file; returns how many, 0: an error. */
+static size_t read_tokens(const char *name, const char *bytes, size_t len, struct vocab_token *tokens,
+                          char *texts, char *err, size_t errlen)
+{
+    size_t at = 4, n = 0;
+    while (at < len) {
+        at = read_token(bytes, len, at, &tokens[n], texts);
+        if (at == 0) {
+            (void)err_set(err, errlen, "%s: token %zu of the llama2.c vocabulary is broken", name, n);
+            return 0;
+        }
+        texts += tokens[n++].len;
+    }
+    if (n < 3) {
+        (void)err_set(err, errlen, "%s: a llama2.c vocabulary of %zu tokens", name, n);
+        return 0;
+    }
+    name_special(&tokens[0], "<unk>", TOKEN_UNKNOWN);
+    name_special(&tokens[1], "<s>", TOKEN_CONTROL);
+    name_special(&tokens[2], "</s>", TOKEN_CONTROL);
+    return n;
+}
+
 int tokenizer_from_llama2c(struct tokenizer **out, const char *name, const char *bytes, size_t len,
                            const struct vocab_hints *hints, char *err, size_t errlen)
 {
@@ -64,28 +87,12 @@ int tokenizer_from_llama2c(struct tokenizer **out, const char *name, const char 
     /* a token takes 8 bytes at least */
     struct vocab_token *tokens = calloc(len / 8 + 1, sizeof *tokens);
     char *texts = malloc(3 * len + 1);
-    size_t at = 4, used = 0, n = 0;
-    int rc = 0;
+    int rc = -1;
     *out = NULL;
-    if (!tokens || !texts)
-        rc = err_set(err, errlen, "%s: out of memory", name);
-    else if (len < 4)
-        rc = err_set(err, errlen, "%s: no llama2.c vocabulary: %zu bytes", name, len);
-    while (rc == 0 && at < len) {
-        at = read_token(bytes, len, at, &tokens[n], texts + used);
-        if (at == 0)
-            rc = err_set(err, errlen, "%s: token %zu of the llama2.c vocabulary is broken", name, n);
-        else
-            used += tokens[n++].len;
-    }
-    if (rc == 0 && n < 3)
-        rc = err_set(err, errlen, "%s: a llama2.c vocabulary of %zu tokens", name, n);
-    if (rc == 0) {
-        name_special(&tokens[0], "<unk>", TOKEN_UNKNOWN);
-        name_special(&tokens[1], "<s>", TOKEN_CONTROL);
-        name_special(&tokens[2], "</s>", TOKEN_CONTROL);
+    if (!tokens || !texts) {
+        (void)err_set(err, errlen, "%s: out of memory", name);
+    } else if ((spec.n_tokens = read_tokens(name, bytes, len, tokens, texts, err, errlen)) > 0) {
         spec.tokens = tokens;
-        spec.n_tokens = n;
         rc = tokenizer_new(out, &spec, err, errlen);
     }
     free(tokens);

@@ -51,9 +51,9 @@ int encoder_room(const struct encoder *e, struct buf *b, size_t cap)
 {
     if (cap > 4 * e->max_room)
         return too_long(e);
-    if (b->cap < cap) {
+    if (b->cap < cap || !b->s) {
         free(b->s);
-        b->s = malloc(cap);
+        b->s = malloc(cap + 1);
         b->cap = b->s ? cap : 0;
         if (!b->s)
             return encoder_oom(e);

@@ -151,14 +151,11 @@ static size_t char_text(const struct tokenizer *t, const char *word, size_t len,
     *text = word + i;
     if (!prefix && !suffix)
         return n;
-    size_t n_prefix = prefix ? strlen(prefix) : 0, n_suffix = suffix ? strlen(suffix) : 0;
     *text = buf; /* there is room: the marks have at most 100 bytes each */
-    if (prefix)
-        memcpy(buf, prefix, n_prefix);
-    memcpy(buf + n_prefix, word + i, n);
-    if (suffix)
-        memcpy(buf + n_prefix + n, suffix, n_suffix);
-    return n_prefix + n + n_suffix;
+    size_t n_text = (size_t)snprintf(buf, 101, "%s", prefix ? prefix : "");
+    memcpy(buf + n_text, word + i, n);
+    n_text += n;
+    return n_text + (size_t)snprintf(buf + n_text, 101, "%s", suffix ? suffix : "");
 }
 
 static int32_t char_id(const struct tokenizer *t, const char *word, size_t len, size_t i, size_t n)

@@ -104,7 +104,7 @@ static int prepend(struct encoder *e, const struct step *s, const char **text, s
 static int replace(struct encoder *e, const struct step *s, const char **text, size_t *len, struct buf *out)
 {
     struct pattern_run run;
-    struct word m;
+    struct word m = {0, 0};
     size_t n = 0, done = 0;
     const char *content = s->content ? s->content : "", *from = *text;
     int rc = pattern_start(&run, &s->pattern, e);

@@ -23,7 +23,7 @@ struct rewriter {
 
 static void put(struct rewriter *r, const char *s, size_t n)
 {
-    if (r->cap - r->n < n) {
+    if (!r->to || r->cap - r->n < n) {
         size_t cap = 2 * r->cap + n + 64;
         char *more = realloc(r->to, cap);
         if (!more) {

@@ -133,12 +133,13 @@ enum vocab_spelling usual_spelling(const struct vocab_spec *spec)
  */
 static size_t spell(const struct vocab_spec *spec, const struct vocab_token *v, char *text)
 {
+    static const char mark[3] = {'\xe2', '\x96', '\x81'};
     size_t n = 0;
     bool escape =
         !spec->own_steps && usual_spelling(spec) == SPELLING_SPACES && v->type == TOKEN_USER_DEFINED;
     for (size_t i = 0; i < v->len; i++) {
         if (escape && v->text[i] == ' ') {
-            memcpy(text + n, SPACE_MARK, 3);
+            memcpy(text + n, mark, sizeof mark);
             n += 3;
         } else {
             text[n++] = v->text[i];

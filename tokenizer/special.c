@@ -4,17 +4,20 @@
 
 #include <stdlib.h>
 
-int matcher_add(struct matcher *m, const char *text, size_t len, int32_t id, char *owned)
+int matcher_own(struct matcher *m, char *text)
 {
-    if (owned) {
-        char **all = realloc(m->owned, (m->n_owned + 1) * sizeof *all);
-        if (!all) {
-            free(owned);
-            return -1;
-        }
-        m->owned = all;
-        m->owned[m->n_owned++] = owned;
+    char **all = realloc(m->owned, (m->n_owned + 1) * sizeof *all);
+    if (!all) {
+        free(text);
+        return -1;
     }
+    m->owned = all;
+    m->owned[m->n_owned++] = text;
+    return 0;
+}
+
+int matcher_add(struct matcher *m, const char *text, size_t len, int32_t id)
+{
     if (len == 0)
         return 0;
     if (m->n == m->cap) {

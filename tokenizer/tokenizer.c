@@ -67,10 +67,14 @@ static int add_normalized(struct tokenizer *t, int32_t id, char *err, size_t err
     char *kept = rc == 0 ? malloc(len + 1) : NULL;
     if (kept) {
         memcpy(kept, text, len);
-        rc = matcher_add(&t->normalized, kept, len, id, kept);
+        rc = matcher_own(&t->normalized, kept);
+    } else {
+        rc = -1;
     }
+    if (rc == 0)
+        rc = matcher_add(&t->normalized, kept, len, id);
     encoder_free(&e);
-    return rc < 0 || kept ? rc : -1;
+    return rc;
 }
 
 /* Which tokens are found where. Those of a tokenizer.json say so. Of other files the control tokens are found
@@ -91,10 +95,10 @@ static int fill_matchers(struct tokenizer *t, const struct vocab_spec *spec, cha
         } else if (!spec->own_vocabulary) {
             raw = special || (user && t->user_in_raw);
         }
-        if (user && !t->user_in_raw && matcher_add(&t->normalized, text, p->text_len, id, NULL) < 0)
+        if (user && !t->user_in_raw && matcher_add(&t->normalized, text, p->text_len, id) < 0)
             return rc;
         if (raw && !spec->no_specials_in_text && !(p->flags & TOKEN_NOT_IN_TEXT) &&
-            matcher_add(&t->raw, text, p->text_len, id, NULL) < 0)
+            matcher_add(&t->raw, text, p->text_len, id) < 0)
             return rc;
     }
     matcher_done(&t->raw);

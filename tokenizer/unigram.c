@@ -26,7 +26,7 @@ int unigram_init(struct tokenizer *t, const struct vocab_spec *spec, char *err, 
         bool counts = spec->own_vocabulary ? q->in_model : q->type == TOKEN_NORMAL;
         if (counts && p->score[id] < least)
             least = p->score[id];
-        if (q->in_model && matcher_add(&t->vocabulary, piece_text(p, id), q->text_len, id, NULL) < 0)
+        if (q->in_model && matcher_add(&t->vocabulary, piece_text(p, id), q->text_len, id) < 0)
             return err_set(err, errlen, "%s: out of memory for %d tokens", spec->name, p->n);
     }
     matcher_done(&t->vocabulary);

@@ -43,7 +43,7 @@ static int keep(struct chat_source *s, const json_t *text, const char *file, con
 static int from_json(struct chat_source *s, const char *file, const char *folder, char *err, size_t errlen)
 {
     char *bytes = NULL, *path = vocab_path(folder, file);
-    size_t len;
+    size_t len = 0;
     json_error_t fault;
     int rc = path ? vocab_read(path, MAX_TEMPLATE, true, &bytes, &len, err, errlen)
                   : err_set(err, errlen, "%s: out of memory", folder);

@@ -66,18 +66,14 @@ static reader *reader_of(const char *path, const char *bytes, size_t len)
     return ends_with(path, "tokenizer.bin") ? tokenizer_from_llama2c : NULL;
 }
 
-static int open_file(struct tokenizer **out, const char *path, const char *folder, bool in_folder, char *err,
-                     size_t errlen)
+static int open_bytes(struct tokenizer **out, const char *path, const char *folder, bool in_folder,
+                      const char *bytes, size_t len, char *err, size_t errlen)
 {
     struct vocab_files files = {0};
-    char *bytes = NULL;
-    size_t len;
-    int rc = vocab_read(path, MAX_VOCABULARY, false, &bytes, &len, err, errlen);
-    reader *read = rc == 0 ? reader_of(path, bytes, len) : NULL;
-    if (rc == 0 && !read)
-        rc = err_set(err, errlen, "%s: no vocabulary that this program knows", path);
-    if (rc == 0)
-        rc = vocab_files_open(&files, folder, err, errlen);
+    reader *read = reader_of(path, bytes, len);
+    if (!read)
+        return err_set(err, errlen, "%s: no vocabulary that this program knows", path);
+    int rc = vocab_files_open(&files, folder, err, errlen);
     if (rc == 0 && read == tokenizer_from_tiktoken)
         rc = vocab_files_special(&files, path, err, errlen);
     const char *type = json_string_value(json_object_get(files.config, "model_type"));
@@ -88,6 +84,17 @@ static int open_file(struct tokenizer **out, const char *path, const char *folde
     if (rc == 0)
         rc = read(out, path, bytes, len, &files.hints, err, errlen);
     vocab_files_close(&files);
+    return rc;
+}
+
+static int open_file(struct tokenizer **out, const char *path, const char *folder, bool in_folder, char *err,
+                     size_t errlen)
+{
+    char *bytes = NULL;
+    size_t len;
+    int rc = vocab_read(path, MAX_VOCABULARY, false, &bytes, &len, err, errlen);
+    if (rc == 0)
+        rc = open_bytes(out, path, folder, in_folder, bytes, len, err, errlen);
     free(bytes);
     (void)malloc_trim(0); /* a large tokenizer.json takes ten times its size while it is read */
     return rc;

@@ -54,7 +54,7 @@ int vocab_read(const char *path, size_t max_len, bool optional, char **bytes, si
 static int read_json(json_t **out, const char *folder, const char *name, char *err, size_t errlen)
 {
     char *bytes = NULL, *path = vocab_path(folder, name);
-    size_t len;
+    size_t len = 0;
     json_error_t fault;
     int rc = path ? vocab_read(path, MAX_CONFIG, true, &bytes, &len, err, errlen)
                   : err_set(err, errlen, "%s: out of memory", folder);
