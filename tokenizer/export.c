@@ -398,8 +398,8 @@ int tokenizer_export(struct vocab_export *v, const struct tokenizer *t, size_t n
     bool bytes = t->spelling == SPELLING_BYTES;
     *v = (struct vocab_export){.spec = {.name = t->name, .kind = bytes ? VOCAB_BPE : VOCAB_SPM}};
     if (t->kind == VOCAB_UNIGRAM || t->word_prefix || t->word_suffix) {
-        (void)err_set(err, errlen, "%s: a GGUF cannot hold a vocabulary that %s", t->name,
-                      t->kind == VOCAB_UNIGRAM ? "cuts words by their tokens' probabilities"
+        (void)err_set(err, errlen, "%s: no GGUF is made of a vocabulary that %s", t->name,
+                      t->kind == VOCAB_UNIGRAM ? "cuts words by its tokens' probabilities"
                                                : "marks the parts of words");
         return 1;
     }

@@ -247,7 +247,7 @@ struct vocab_export {
     char *texts;
 };
 /* t's vocabulary with n_tokens ids (0: as many as it has): those without a token are TOKEN_UNUSED, those
- * beyond are left out. t must outlive v, and v stay where it is. 1: a GGUF cannot hold it, err says why. */
+ * beyond are left out. t must outlive v, and v stay where it is. 1: its kind is not written, err says why. */
 int tokenizer_export(struct vocab_export *v, const struct tokenizer *t, size_t n_tokens, char *err,
                      size_t errlen);
 void vocab_export_free(struct vocab_export *v);
