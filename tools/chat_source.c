@@ -48,7 +48,7 @@ static int from_json(struct chat_source *s, const char *file, const char *folder
     int rc = path ? vocab_read(path, MAX_TEMPLATE, true, &bytes, &len, err, errlen)
                   : err_set(err, errlen, "%s: out of memory", folder);
     if (rc == 0) {
-        json_t *json = json_loadb(bytes, len, JSON_ALLOW_NUL, &fault);
+        json_t *json = vocab_json(bytes, len, &fault);
         rc = json ? keep(s, pick(json_object_get(json, "chat_template")), file, folder, err, errlen)
                   : err_set(err, errlen, "%s:%d: %s", path, fault.line, fault.text);
         json_decref(json);

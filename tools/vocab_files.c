@@ -51,6 +51,15 @@ int vocab_read(const char *path, size_t max_len, bool optional, char **bytes, si
     return rc;
 }
 
+json_t *vocab_json(const char *bytes, size_t len, json_error_t *fault)
+{
+    json_t *json = json_loadb(bytes, len, JSON_ALLOW_NUL, fault);
+    /* The transformers library writes a model_max_length of 10^30, digit by digit. */
+    if (!json && json_error_code(fault) == json_error_numeric_overflow)
+        json = json_loadb(bytes, len, JSON_ALLOW_NUL | JSON_DECODE_INT_AS_REAL, fault);
+    return json;
+}
+
 static int read_json(json_t **out, const char *folder, const char *name, char *err, size_t errlen)
 {
     char *bytes = NULL, *path = vocab_path(folder, name);
@@ -59,7 +68,7 @@ static int read_json(json_t **out, const char *folder, const char *name, char *e
     int rc = path ? vocab_read(path, MAX_CONFIG, true, &bytes, &len, err, errlen)
                   : err_set(err, errlen, "%s: out of memory", folder);
     if (rc == 0) {
-        *out = json_loadb(bytes, len, JSON_ALLOW_NUL, &fault);
+        *out = vocab_json(bytes, len, &fault);
         if (!*out)
             rc = err_set(err, errlen, "%s:%d: %s", path, fault.line, fault.text);
         else if (!json_is_object(*out))
