@@ -41,6 +41,7 @@ bool talk_forget(struct talk *t);
 struct settings {
     struct run_options run;
     int n_predict; /* tokens per answer; −1: until the model ends it */
+    int thinking;  /* before an answer, of templates that can: 1, 0; −1: what is usual for the model */
 };
 
 /* Sets one by name; 0, or an exit code after printing why. */

@@ -12,6 +12,7 @@
 struct chat_prompt {
     struct chat_template *template;
     char *name, *bos, *eos; /* bos, eos NULL: the model has none */
+    int thinking;           /* 1, 0, −1: the template's own */
 };
 
 /* A file may hold templates for other purposes too (tokenizer.chat_template.tool_use); a few name the
@@ -128,6 +129,7 @@ int chat_prompt_open_source(struct chat_prompt **out, const char *name, const ch
     *out = NULL;
     if (!p)
         return err_set(err, errlen, "%s: out of memory", name);
+    p->thinking = -1;
     p->name = strdup(name);
     p->bos = bos ? strdup(bos) : NULL;
     p->eos = eos ? strdup(eos) : NULL;
@@ -154,6 +156,11 @@ void chat_prompt_close(struct chat_prompt *p)
     free(p);
 }
 
+void chat_prompt_set_thinking(struct chat_prompt *p, int thinking)
+{
+    p->thinking = thinking;
+}
+
 /* Takes value. */
 static int set_default(json_t *vars, const char *key, json_t *value)
 {
@@ -170,6 +177,9 @@ static int fill_vars(const struct chat_prompt *p, json_t *vars, bool add_generat
         failed |= set_default(vars, "bos_token", json_string(p->bos));
     if (p->eos)
         failed |= set_default(vars, "eos_token", json_string(p->eos));
+    if (p->thinking >= 0)
+        failed |= set_default(vars, "enable_thinking", json_boolean(p->thinking)) |
+                  set_default(vars, "thinking", json_boolean(p->thinking));
     if (!add_generation_prompt)
         failed |= json_object_set_new(vars, "add_generation_prompt", json_false());
     return failed | set_default(vars, "add_generation_prompt", json_true());

@@ -27,6 +27,9 @@ int chat_prompt_open_path(struct chat_prompt **out, const char *path, const stru
 int chat_prompt_open_source(struct chat_prompt **out, const char *name, const char *source, size_t len,
                             const char *bos, const char *eos, char *err, size_t errlen);
 void chat_prompt_close(struct chat_prompt *p); /* NULL is fine */
+/* Whether templates that have a switch for it (enable_thinking, thinking) are to let the model think before
+ * it answers: 1, 0, −1: what the template does by itself. */
+void chat_prompt_set_thinking(struct chat_prompt *p, int thinking);
 
 /* messages (an array of {"role", "content"} objects; borrowed) as the prompt's text: malloc'ed, NUL
  * past *len. strftime_now in the template sees the local time of the call. −1: "NAME:LINE: what is

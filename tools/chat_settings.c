@@ -10,6 +10,7 @@
 
 static const char *const names[] = {
     "predict",
+    "thinking",
     "seed",
     "temp",
     "top-k",
@@ -39,6 +40,7 @@ static const struct option_row *row_of(struct settings *s, const char *name, str
 {
     size_t n = run_option_rows(&s->run, rows);
     rows[n++] = (struct option_row)OPTION_NUMBER_ROW("predict", 'n', &s->n_predict, -1, INT32_MAX, "N", NULL);
+    rows[n++] = (struct option_row)OPTION_NUMBER_ROW("thinking", 0, &s->thinking, -1, 1, "N", NULL);
     for (size_t i = 0; i < n; i++)
         if (strcmp(rows[i].name, name) == 0)
             return &rows[i];
@@ -48,8 +50,11 @@ static const struct option_row *row_of(struct settings *s, const char *name, str
 /* A name as people type it ("top_k", "n", "temperature") → the one in names; NULL: none. */
 static const char *name_of(const char *typed)
 {
-    static const char *const also[][2] = {
-        {"n", "predict"}, {"n-predict", "predict"}, {"max-new-tokens", "predict"}, {"temperature", "temp"}};
+    static const char *const also[][2] = {{"n", "predict"},
+                                          {"enable-thinking", "thinking"},
+                                          {"n-predict", "predict"},
+                                          {"max-new-tokens", "predict"},
+                                          {"temperature", "temp"}};
     char name[32];
     size_t len = strlen(typed);
     if (len >= sizeof name)
@@ -67,7 +72,7 @@ static const char *name_of(const char *typed)
 
 int settings_set(struct settings *s, const char *typed, const char *value)
 {
-    struct option_row rows[MAX_OPTION_ROWS + 1];
+    struct option_row rows[MAX_OPTION_ROWS + 2];
     const char *name = name_of(typed);
     if (!name)
         return usage_error("no setting '%s'; /set alone lists them", typed);
@@ -77,7 +82,7 @@ int settings_set(struct settings *s, const char *typed, const char *value)
 /* Whole numbers in *i (true), others in *d. */
 static bool value_of(struct settings *s, const char *name, int64_t *i, double *d)
 {
-    struct option_row rows[MAX_OPTION_ROWS + 1];
+    struct option_row rows[MAX_OPTION_ROWS + 2];
     if (strcmp(name, "seed") == 0) { /* INT64_MAX is the largest that --seed takes */
         *i = (int64_t)(s->run.sampler.seed & INT64_MAX);
         return true;

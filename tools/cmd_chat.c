@@ -140,6 +140,7 @@ static int use_settings(struct chat *c, const struct settings *wanted)
     if (session_set_sampler(&c->session, &wanted->run, err, sizeof err) != 0)
         return tool_error("%s", err);
     c->settings = *wanted;
+    chat_prompt_set_thinking(c->session.chat, c->settings.thinking);
     return 0;
 }
 
@@ -326,6 +327,7 @@ static int run(struct chat *c, const char *system)
     if (!path || session_open(&c->session, path, &c->settings.run,
                               SESSION_TEXT | SESSION_SAMPLER | SESSION_CHAT, err, sizeof err) != 0)
         return tool_error("%s", err);
+    chat_prompt_set_thinking(c->session.chat, c->settings.thinking);
     const char *no_colour = getenv("NO_COLOR"), *term = getenv("TERM");
     bool shown = isatty(STDOUT_FILENO) == 1;
     bool colour = !(no_colour && no_colour[0]) && term && strcmp(term, "dumb") != 0;
@@ -348,12 +350,14 @@ static int run(struct chat *c, const char *system)
 
 int cmd_chat(int argc, char **argv)
 {
-    struct chat c = {.settings.n_predict = -1};
+    struct chat c = {.settings = {.n_predict = -1, .thinking = -1}};
     const char *system = NULL;
     const struct option_row own[] = {
         OPTION_STRING_ROW("system", 0, &system, "TEXT", "-sys: the system prompt"),
         OPTION_NUMBER_ROW("predict", 'n', &c.settings.n_predict, -1, INT32_MAX, "N",
                           "tokens per answer at most (default: -1, until the model ends it)"),
+        OPTION_NUMBER_ROW("thinking", 0, &c.settings.thinking, -1, 1, "N",
+                          "1: let the model think before it answers, 0: do not (default: -1, its own)"),
         OPTION_FLAG_ROW("ignore-eos", 0, &c.settings.run.ignore_eos,
                         "answers end with -n or the context only"),
     };

@@ -151,6 +151,33 @@ START_TEST(of_a_folder)
 }
 END_TEST
 
+START_TEST(thinking)
+{
+    static const char source[] =
+        "{% if enable_thinking is defined %}{{ enable_thinking }}{{ thinking }}{% endif %}|";
+    static const char *const texts[] = {"|", "FalseFalse|", "TrueTrue|"};
+    for (int k = -1; k <= 1; k++) {
+        struct chat_prompt *p;
+        char err[512], *text;
+        size_t len;
+        json_t *messages = talk("[]"), *request = talk("{\"enable_thinking\":7}");
+        ck_assert_int_eq(
+            chat_prompt_open_source(&p, "made", source, strlen(source), NULL, NULL, err, sizeof err), 0);
+        chat_prompt_set_thinking(p, k);
+        ck_assert_int_eq(chat_prompt_render(p, messages, true, &text, &len, err, sizeof err), 0);
+        ck_assert_str_eq(text, texts[k + 1]);
+        free(text);
+        /* a request's own variable counts */
+        ck_assert_int_eq(chat_prompt_render_request(p, request, true, NULL, &text, &len, err, sizeof err), 0);
+        ck_assert_int_eq(text[0], '7');
+        free(text);
+        json_decref(messages);
+        json_decref(request);
+        chat_prompt_close(p);
+    }
+}
+END_TEST
+
 START_TEST(by_the_command)
 {
     struct cli c = CLI(ONE, "template", "-m", "tests/golden/tokenizers/chatglm3", "--messages", "-");
@@ -177,6 +204,7 @@ static Suite *chat_prompt_suite(void)
     tcase_add_test(c, built_in_prompts);
     tcase_add_test(c, by_vocabulary);
     tcase_add_test(c, of_a_folder);
+    tcase_add_test(c, thinking);
     tcase_add_test(c, by_the_command);
     suite_add_tcase(s, c);
     return s;
