@@ -11,7 +11,8 @@
 
 static const struct {
     const char *model;
-    bool other_bits; /* what a GGUF cannot hold becomes float: the same weights, other products */
+    bool other_bits; /* what a GGUF cannot hold becomes float: zero points, and factors of RoPE that are
+                        double */
 } models[] = {
     {"models/llama/config.json", false},
     {"models/llama-gqa-tied/config.json", false},
@@ -40,6 +41,21 @@ static const struct {
     {"models/chatglm3/config.json", false},
     {"models/glm/config.json", false},
     {"models/glm4/config.json", false},
+    {"models/chatglm1-ptuning/config.json", false},
+    {"models/chatglm2-ptuning/config.json", false},
+    {"models/chatglm2-32k/config.json", false},
+    {"models/chatglm3-32k/config.json", false},
+    {"models/gemma2/config.json", false},
+    {"models/gemma3-scaled/config.json", false},
+    {"models/llama-gptq-2bit/config.json", true},
+    {"models/llama-gptq-3bit-v2/config.json", true},
+    {"models/llama-gptq-8bit-desc-act/config.json", true},
+    {"models/llama-tied-twice/config.json", false},
+    {"models/llama-yarn-betas/config.json", true},
+    {"models/llama-yarn-mscale/config.json", true},
+    {"models/phi3-longrope/config.json", true},
+    {"models/qwen2-window/config.json", false},
+    {"models/qwen3-moe-plain/config.json", false},
     {"llama2c/untied-gqa/model.bin", false},
     {"gguf/quant-q4_k/model.gguf", false},
     {"gguf/gemma3-f16/model.gguf", false},

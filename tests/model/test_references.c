@@ -175,7 +175,7 @@ END_TEST
 
 static Suite *references_suite(void)
 {
-    Suite *suite = suite_create("references");
+    Suite *suite = suite_create("model/references");
     TCase *tcase = tcase_create("references");
     tcase_set_timeout(tcase, 60);
     tcase_add_loop_test(tcase, reference_logits, 0, N_FOLDERS);
