@@ -440,9 +440,10 @@ FIXTURES = {
     "gemma3-scaled": {
         "config": {
             **GEMMA, "architectures": ["Gemma3ForCausalLM"], "model_type": "gemma3_text", "num_hidden_layers": 2,
-            "hidden_activation": "gelu_pytorch_tanh", "final_logit_softcapping": 5.0, "query_pre_attn_scalar": 24, "rope_local_base_freq": 500.0,
-            "rope_scaling": {"rope_type": "linear", "factor": 8.0}, "rope_theta": 20000.0,
-            "sliding_window": 6, "sliding_window_pattern": 2},
+            "hidden_activation": "gelu_pytorch_tanh", "final_logit_softcapping": 5.0,
+            "query_pre_attn_scalar": 24, "rope_local_base_freq": 500.0, "rope_theta": 20000.0,
+            "rope_scaling": {"rope_type": "linear", "factor": 8.0}, "sliding_window": 6,
+            "sliding_window_pattern": 2},
         "gain": {"embed": 0.25}, "prompt": 20,
         "contrasts": [{"rope_scaling": None}, {"rope_theta": 1000000.0}, {"rope_local_base_freq": 10000.0},
                       {"sliding_window_pattern": 6}, {"final_logit_softcapping": None}],
@@ -451,7 +452,7 @@ FIXTURES = {
     "gemma-hidden-activation": {
         "config": {
             **GEMMA, "architectures": ["GemmaForCausalLM"], "model_type": "gemma", "num_hidden_layers": 2,
-            "hidden_act": "gelu", "hidden_activation": "gelu_pytorch_tanh", "num_key_value_heads": 2},
+            "hidden_act": "gelu", "hidden_activation": "gelu_pytorch_tanh"},
         "gain": {"embed": 0.25}, "prompt": 20,
         "contrasts": [{"hidden_act": "silu", "hidden_activation": "silu"}],
     },
@@ -542,8 +543,8 @@ FIXTURES = {
 }
 
 # Its "rope_parameters" for "rope_scaling" and "rope_theta", its "layer_types"
-REWRITTEN = {"phi3-longrope-5": "phi3-longrope", "gemma2-5": "gemma2", "gemma3-scaled-5": "gemma3-scaled", "qwen2-window-5": "qwen2-window",
-             "llama-yarn-betas-5": "llama-yarn-betas"}
+REWRITTEN = {"phi3-longrope-5": "phi3-longrope", "gemma2-5": "gemma2", "gemma3-scaled-5": "gemma3-scaled",
+             "qwen2-window-5": "qwen2-window", "llama-yarn-betas-5": "llama-yarn-betas"}
 
 
 def reference_of(config):
