@@ -29,7 +29,8 @@ int vocab_chatglm(struct vocab_files *f, const char *folder, bool first, char *e
 /* The bytes of a file, malloc'ed, NUL-terminated past *len. 1: there is none and optional; −1: an error. */
 int vocab_read(const char *path, size_t max_len, bool optional, char **bytes, size_t *len, char *err,
                size_t errlen);
-/* A JSON file's text; whole numbers that no 64 bits hold are read as floats, and then all are. NULL: *fault. */
+/* A JSON file's text; whole numbers that no 64 bits hold are read as floats, and then all are. NULL: *fault.
+ */
 json_t *vocab_json(const char *bytes, size_t len, json_error_t *fault);
 /* folder/name, malloc'ed; NULL: out of memory. */
 char *vocab_path(const char *folder, const char *name);
