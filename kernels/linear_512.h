@@ -19,7 +19,7 @@ INLINE __m512i shift_right(__m512i x, int by)
     return by > 0 ? _mm512_srl_epi16(x, _mm_cvtsi32_si128(by)) : _mm512_sll_epi16(x, _mm_cvtsi32_si128(-by));
 }
 
-/* Group g of a block's packed codes. decode_block in linear_decode.h is its specification. */
+/* Group g of a block's packed codes. decode_block in linear_scalar.c is its specification. */
 INLINE __m512i load_codes(const struct pack_format f, const uint8_t *low, const uint8_t *high, int g)
 {
     __m512i q = load512(low + plane_of(f.low_bits, g) * GROUP_BYTES);
@@ -35,10 +35,21 @@ INLINE __m512i load_codes(const struct pack_format f, const uint8_t *low, const 
     }
     if (f.code_book) {
         const __m128i book = _mm_loadu_si128((const __m128i *)(const void *)f.code_book);
-        q = _mm512_shuffle_epi8(_mm512_broadcast_i32x4(book), q);
-        q = _mm512_xor_si512(q, _mm512_set1_epi8((char)-128));
+        const __m128i values = _mm_add_epi8(book, _mm_set1_epi8((char)f.zero));
+        q = _mm512_shuffle_epi8(_mm512_broadcast_i32x4(values), q);
     }
     return q;
+}
+
+INLINE void decode_blocks(struct chunk *c, const struct pack_format f, const struct chunk_view v,
+                          int n_blocks)
+{
+    for (int b = 0; b < n_blocks; b++) {
+        UNROLL
+        for (int g = 0; g < GROUPS; g++)
+            _mm512_store_si512(c->w[b][g], load_codes(f, v.low + b * f.low_bits * GROUP_BYTES,
+                                                      v.high + b * f.high_bits * GROUP_BYTES, g));
+    }
 }
 
 /* Four activations of one token in every lane. */

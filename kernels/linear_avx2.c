@@ -26,7 +26,7 @@ INLINE __m256i shift_right(__m256i x, int by)
     return by > 0 ? _mm256_srli_epi16(x, by) : by < 0 ? _mm256_slli_epi16(x, -by) : x;
 }
 
-/* Group g of rows 8h … 8h + 7. decode_block in linear_decode.h is its specification. */
+/* Group g of rows 8h … 8h + 7. decode_block in linear_scalar.c is its specification. */
 INLINE __m256i load_codes(const struct pack_format f, const struct codes c, int g, int h)
 {
     if (!c.are_packed)
@@ -44,10 +44,23 @@ INLINE __m256i load_codes(const struct pack_format f, const struct codes c, int 
     }
     if (f.code_book) {
         const __m128i book = _mm_loadu_si128((const __m128i *)(const void *)f.code_book);
-        q = _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(book), q);
-        q = _mm256_xor_si256(q, _mm256_set1_epi8((char)-128));
+        const __m128i values = _mm_add_epi8(book, _mm_set1_epi8((char)f.zero));
+        q = _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(values), q);
     }
     return q;
+}
+
+INLINE void decode_blocks(struct chunk *c, const struct pack_format f, const struct chunk_view v,
+                          int n_blocks)
+{
+    for (int b = 0; b < n_blocks; b++) {
+        const struct codes codes = {true, NULL, v.low + b * f.low_bits * GROUP_BYTES,
+                                    v.high + b * f.high_bits * GROUP_BYTES};
+        UNROLL
+        for (int i = 0; i < 2 * GROUPS; i++)
+            _mm256_store_si256((__m256i *)(void *)(c->w[b][i / 2] + i % 2 * 32),
+                               load_codes(f, codes, i / 2, i % 2));
+    }
 }
 
 /* Four activations of one token in every lane. */

@@ -51,64 +51,19 @@ INLINE void decode_byte_scales(float *restrict dst, enum scale_format d, const u
         dst[r] = d == D_E8M0 ? e8m0_half_to_f32(src[r]) : e4m3_half_to_f32(src[r]);
 }
 
-/* Indices of a code book to its values + 128. */
-INLINE void decode_code_book(uint8_t *restrict w, const int8_t book[16])
-{
-#ifdef __AVX2__
-    __m256i values = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)(const void *)book));
-    values = _mm256_xor_si256(values, _mm256_set1_epi8((char)-128));
-    for (int i = 0; i < GROUP_BYTES; i += 32) {
-        __m256i q = _mm256_load_si256((const __m256i *)(const void *)(w + i));
-        _mm256_store_si256((__m256i *)(void *)(w + i), _mm256_shuffle_epi8(values, q));
-    }
-#else
-    for (int i = 0; i < GROUP_BYTES; i++)
-        w[i] = (uint8_t)(book[w[i]] + 128);
-#endif
-}
-
-/* Eight codes at a time: shifts and masks of 64-bit words, which every level has as vectors. */
-typedef uint64_t word __attribute__((may_alias, aligned(1)));
-
-/* `bits` bits of every byte, from bit `shift` on. */
-INLINE uint64_t bits_of(uint64_t bytes, int shift, int bits)
-{
-    return bytes >> shift & 0x0101010101010101u * ((1u << bits) - 1);
-}
-
 /* Codes that signed bytes hold, once 128 is subtracted: where vpmaddubsw multiplies, it takes |w| and the
  * activation with w's sign. */
 INLINE bool is_wide(const struct pack_format f)
 {
-    return f.low_bits == 8 || f.code_book;
+    return decoded_bits(&f) == 8;
 }
 
 /* Otherwise it takes unsigned codes: so many groups' results (pairs of products, summed) fit 16 bits; each is
  * at most 2 · (2^bits − 1) · 127. */
 INLINE int groups_in_16_bits(const struct pack_format f)
 {
-    int bits = f.low_bits + f.high_bits;
-    return is_wide(f) ? 1 : bits <= 4 ? 8 : bits == 5 ? 4 : 2;
-}
-
-/* The codes of one block of 32 columns. */
-INLINE void decode_block(uint8_t (*restrict w)[GROUP_BYTES], const struct pack_format f,
-                         const uint8_t *restrict low, const uint8_t *restrict high)
-{
-    UNROLL
-    for (int g = 0; g < GROUPS; g++) {
-        word *restrict o = (word *)(void *)w[g];
-        const word *l = (const word *)(const void *)(low + plane_of(f.low_bits, g) * GROUP_BYTES);
-        const word *h = (const word *)(const void *)(high + plane_of(f.high_bits, g) * GROUP_BYTES);
-        for (int i = 0; i < GROUP_BYTES / 8; i++) {
-            uint64_t q = bits_of(l[i], plane_shift(f.low_bits, g), f.low_bits);
-            if (f.high_bits)
-                q |= bits_of(h[i], plane_shift(f.high_bits, g), f.high_bits) << f.low_bits;
-            o[i] = q;
-        }
-        if (f.code_book)
-            decode_code_book(w[g], f.code_book);
-    }
+    int bits = decoded_bits(&f);
+    return bits <= 4 ? 8 : bits == 5 ? 4 : bits == 6 ? 2 : 1;
 }
 
 /* Integer scale j of 16 rows as float: code − zero, or half a byte of it, or the byte with its sign. */
@@ -213,30 +168,64 @@ INLINE void decode_scales(struct chunk *restrict c, const struct pack_format f, 
     }
 }
 
-INLINE void decode_blocks(struct chunk *restrict c, const struct pack_format f, const struct chunk_view v,
-                          int n_blocks)
+/* Eight rows of codes, `stride` bytes apart, into their words of all groups: w points to the first row's. */
+#ifdef __AVX2__
+static __attribute__((unused)) void interleave_rows(uint8_t *restrict w, const int8_t *restrict q,
+                                                    size_t stride)
 {
-    for (int b = 0; b < n_blocks; b++)
-        decode_block(c->w[b], f, v.low + b * f.low_bits * GROUP_BYTES,
-                     v.high + b * f.high_bits * GROUP_BYTES);
+    const __m256i sign = _mm256_set1_epi8((char)-128);
+    for (int b = 0; b < CHUNK_BLOCKS; b++, q += ACT_LEN) {
+        /* An 8 × 8 transposition of 32-bit words: pairs of rows, pairs of pairs, halves. */
+        __m256i row[8], pair[8], quad[8];
+        UNROLL
+        for (int r = 0; r < 8; r++) {
+            row[r] = _mm256_loadu_si256((const __m256i *)(const void *)(q + (size_t)r * stride));
+            row[r] = _mm256_xor_si256(row[r], sign);
+        }
+        UNROLL
+        for (int r = 0; r < 8; r += 2) {
+            pair[r] = _mm256_unpacklo_epi32(row[r], row[r + 1]);
+            pair[r + 1] = _mm256_unpackhi_epi32(row[r], row[r + 1]);
+        }
+        UNROLL
+        for (int r = 0; r < 8; r += 4) {
+            quad[r] = _mm256_unpacklo_epi64(pair[r], pair[r + 2]);
+            quad[r + 1] = _mm256_unpackhi_epi64(pair[r], pair[r + 2]);
+            quad[r + 2] = _mm256_unpacklo_epi64(pair[r + 1], pair[r + 3]);
+            quad[r + 3] = _mm256_unpackhi_epi64(pair[r + 1], pair[r + 3]);
+        }
+        UNROLL
+        for (int g = 0; g < 4; g++) {
+            __m256i *lo = (__m256i *)(void *)(w + (b * GROUPS + g) * GROUP_BYTES);
+            __m256i *hi = (__m256i *)(void *)(w + (b * GROUPS + g + 4) * GROUP_BYTES);
+            _mm256_store_si256(lo, _mm256_permute2x128_si256(quad[g], quad[g + 4], 0x20));
+            _mm256_store_si256(hi, _mm256_permute2x128_si256(quad[g], quad[g + 4], 0x31));
+        }
+    }
 }
+#else
+static __attribute__((unused)) void interleave_rows(uint8_t *restrict w, const int8_t *restrict q,
+                                                    size_t stride)
+{
+    for (int r = 0; r < 8; r++, q += stride)
+        for (int i = 0; i < CHUNK_LEN; i++)
+            w[i / 4 * GROUP_BYTES + 4 * r + i % 4] = (uint8_t)(q[i] + 128);
+}
+#endif
 
 /* Types that qtypes[].unpack reads, row by row; their chunks are whole super-blocks. */
 static __attribute__((unused)) void decode_rows(struct chunk *c, enum qtype type, const uint8_t *src)
 {
     const bool by_16 = scales_by_16(pack_formats[type].scales);
-    struct block_256 b;
-    for (int r = 0; r < TILE_ROWS; r++, src += qtypes[type].block_bytes) {
-        qtypes[type].unpack(&b, src);
-        c->d[0][r] = b.d;
-        for (int j = 0; j < CHUNK_BLOCKS << by_16; j++)
-            c->scale[j][r] = (float)b.scale[by_16 ? j : 2 * j];
-        for (int g = 0; g < CHUNK_LEN / 4; g++) {
-            uint32_t w;
-            memcpy(&w, b.q + 4 * g, sizeof w);
-            w ^= 0x80808080u;
-            memcpy(&c->w[g / GROUPS][g % GROUPS][4 * r], &w, sizeof w);
+    struct block_256 b[8];
+    for (int r0 = 0; r0 < TILE_ROWS; r0 += 8) {
+        for (int r = 0; r < 8; r++, src += qtypes[type].block_bytes) {
+            qtypes[type].unpack(&b[r], src);
+            c->d[0][r0 + r] = b[r].d;
+            for (int j = 0; j < CHUNK_BLOCKS << by_16; j++)
+                c->scale[j][r0 + r] = (float)b[r].scale[by_16 ? j : 2 * j];
         }
+        interleave_rows(c->w[0][0] + 4 * r0, b[0].q, sizeof b[0]);
     }
 }
 

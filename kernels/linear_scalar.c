@@ -8,6 +8,50 @@
 #define MAC_ANY_BITS
 #define FMA_TOKENS 1
 
+/* Eight codes at a time: shifts and masks of 64-bit words. */
+typedef uint64_t word __attribute__((may_alias, aligned(1)));
+
+/* `bits` bits of every byte, from bit `shift` on. */
+INLINE uint64_t bits_of(uint64_t bytes, int shift, int bits)
+{
+    return bytes >> shift & 0x0101010101010101u * ((1u << bits) - 1);
+}
+
+/* Indices of a code book to its values + zero. */
+INLINE void decode_code_book(uint8_t *restrict w, const int8_t book[16], int zero)
+{
+    for (int i = 0; i < GROUP_BYTES; i++)
+        w[i] = (uint8_t)(book[w[i]] + zero);
+}
+
+/* The codes of one block of 32 columns. */
+INLINE void decode_block(uint8_t (*restrict w)[GROUP_BYTES], const struct pack_format f,
+                         const uint8_t *restrict low, const uint8_t *restrict high)
+{
+    UNROLL
+    for (int g = 0; g < GROUPS; g++) {
+        word *restrict o = (word *)(void *)w[g];
+        const word *l = (const word *)(const void *)(low + plane_of(f.low_bits, g) * GROUP_BYTES);
+        const word *h = (const word *)(const void *)(high + plane_of(f.high_bits, g) * GROUP_BYTES);
+        for (int i = 0; i < GROUP_BYTES / 8; i++) {
+            uint64_t q = bits_of(l[i], plane_shift(f.low_bits, g), f.low_bits);
+            if (f.high_bits)
+                q |= bits_of(h[i], plane_shift(f.high_bits, g), f.high_bits) << f.low_bits;
+            o[i] = q;
+        }
+        if (f.code_book)
+            decode_code_book(w[g], f.code_book, f.zero);
+    }
+}
+
+INLINE void decode_blocks(struct chunk *restrict c, const struct pack_format f, const struct chunk_view v,
+                          int n_blocks)
+{
+    for (int b = 0; b < n_blocks; b++)
+        decode_block(c->w[b], f, v.low + b * f.low_bits * GROUP_BYTES,
+                     v.high + b * f.high_bits * GROUP_BYTES);
+}
+
 /* Σ (code − zero) · activation over groups g0 … g1 − 1 of one row of a block: exact. */
 static int32_t block_sum(const struct pack_format f, const uint8_t (*w)[GROUP_BYTES], const int8_t *q,
                          int row, int g0, int g1)
@@ -85,9 +129,7 @@ static void mac_tokens(const struct pack_format f, const struct chunk *c, int n_
 INLINE void mac_packed(const struct pack_format f, struct chunk *c, const struct chunk_view *packed,
                        int n_blocks, const struct act_block *x, float (*total)[TILE_ROWS])
 {
-    for (int b = 0; b < n_blocks; b++)
-        decode_block(c->w[b], f, packed->low + b * f.low_bits * GROUP_BYTES,
-                     packed->high + b * f.high_bits * GROUP_BYTES);
+    decode_blocks(c, f, *packed, n_blocks);
     mac_tokens(f, c, n_blocks, x, 1, 1, total);
 }
 

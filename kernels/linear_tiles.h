@@ -3,6 +3,8 @@
  *
  *     MAC_TOKENS, FMA_TOKENS   how many tokens its sums take at once, 16 at most and a power of two
  *     MAC_ANY_BITS             when its sums of decoded codes do not depend on how many bits a code has
+ *     decode_blocks(c, f, v, n_blocks)
+ *         the codes of a chunk to c->w
  *     mac_tokens(f, c, n_blocks, x, width, n, total)
  *         total[t][row] += the chunk's share, in the contract's order, for tokens t = 0 … n − 1 whose block
  *         b is x[b · width + t]; n is constant after inlining
@@ -102,7 +104,7 @@ INLINE void mac_panel(const struct pack_format f, const struct chunk *c, int n_b
     X(BLOCK_MIN, 5)   \
     X(BLOCK_ZERO, 4)  \
     X(BLOCK_ZERO, 8)  \
-    X(BLOCK16, 8)     \
+    X(BLOCK16, 5)     \
     X(SUPER32, 8)     \
     X(SUPER32_MIN, 4) \
     X(SUPER32_MIN, 5) \
@@ -132,8 +134,8 @@ static mac_panel_fn *mac_panel_of(const struct pack_format *f)
 #ifdef MAC_ANY_BITS
     return panels[f->scales][8];
 #else
-    int bits = f->low_bits + f->high_bits;
-    return panels[f->scales][is_wide(*f) ? 8 : bits < 4 ? 4 : bits];
+    int bits = decoded_bits(f);
+    return panels[f->scales][bits < 4 ? 4 : bits];
 #endif
 }
 

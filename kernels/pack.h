@@ -26,8 +26,8 @@
  *     d      half floats or bytes [16], per block, per half of one or per chunk
  *     m      likewise: the minima's scale
  *
- * Codes are unsigned; a weight is code − zero (types with a code book: table[code]; asymmetric integers:
- * code − their own zero point).
+ * Codes are unsigned; a weight is code − zero (types with a code book: table[code], decoded to table[code] +
+ * zero; asymmetric integers: code − their own zero point).
  * F32, F16 and BF16 have one section: [column][16] elements. Types whose blocks only quant/ can read
  * (ROW_FORMATS) have 16 rows of bytes. */
 #ifndef QUOLL_PACK_H
@@ -48,6 +48,7 @@ enum {
     GROUPS = ACT_LEN / 4, /* groups of four columns in a block */
     GROUP_BYTES = 4 * TILE_ROWS,
     MAX_CODES = 16,
+    FP4_ZERO = 12, /* fp4_values + 12 are 0 … 24: five bits */
 };
 
 /* How scales apply; each has its own order of the sum (docs/numerics.md, rule 2). */
@@ -79,7 +80,7 @@ struct pack_format {
     enum scale_format d;
     int low_bits, high_bits; /* of a code; float types: bytes per element in low_bits / 8 */
     int zero;                /* weight = code − zero; zero points of a row's own are relative to it */
-    const int8_t *code_book; /* weight = code_book[code]; NULL: none */
+    const int8_t *code_book; /* decoded, a code is code_book[code] + zero; NULL: itself */
     int n_codes,
         code_bits; /* integer scales then minima (Q2_K: both in one byte); zero points: one a block */
     int code_zero; /* scale = code − code_zero (Q6_K: the code is a signed byte) */
@@ -90,24 +91,24 @@ struct pack_format {
 
 /* The quantised types, once: for the table, and as constants for the kernels.
  *   type, row functions, scales, d, low bits, high bits, zero, code book, codes, code bits, code zero */
-#define PACK_FORMATS(X)                                                      \
-    X(Q4_0, q4_0, SCALE_BLOCK, D_F16, 4, 0, 8, NULL, 0, 0, 0)                \
-    X(Q4_1, q4_1, SCALE_BLOCK_MIN, D_F16, 4, 0, 0, NULL, 0, 0, 0)            \
-    X(Q5_0, q5_0, SCALE_BLOCK, D_F16, 4, 1, 16, NULL, 0, 0, 0)               \
-    X(Q5_1, q5_1, SCALE_BLOCK_MIN, D_F16, 4, 1, 0, NULL, 0, 0, 0)            \
-    X(Q8_0, q8_0, SCALE_BLOCK, D_F16, 8, 0, 128, NULL, 0, 0, 0)              \
-    X(Q2_K, q2_k, SCALE_SUPER16_MIN, D_F16, 2, 0, 0, NULL, 16, 8, 0)         \
-    X(Q3_K, q3_k, SCALE_SUPER16, D_F16, 2, 1, 4, NULL, 16, 6, 32)            \
-    X(Q4_K, q4_k, SCALE_SUPER32_MIN, D_F16, 4, 0, 0, NULL, 16, 6, 0)         \
-    X(Q5_K, q5_k, SCALE_SUPER32_MIN, D_F16, 4, 1, 0, NULL, 16, 6, 0)         \
-    X(Q6_K, q6_k, SCALE_SUPER16, D_F16, 4, 2, 32, NULL, 16, 8, 0)            \
-    X(IQ4_NL, q4_0, SCALE_BLOCK, D_F16, 4, 0, 128, iq4_values, 0, 0, 0)      \
-    X(IQ4_XS, iq4_xs, SCALE_SUPER32, D_F16, 4, 0, 128, iq4_values, 8, 6, 32) \
-    X(MXFP4, mxfp4, SCALE_BLOCK, D_E8M0, 4, 0, 128, fp4_values, 0, 0, 0)     \
-    X(NVFP4, nvfp4, SCALE_BLOCK16, D_E4M3, 4, 0, 128, fp4_values, 0, 0, 0)   \
-    X(INT2Z, int2z, SCALE_BLOCK_ZERO, D_F16, 2, 0, 0, NULL, 1, 8, 0)         \
-    X(INT3Z, int3z, SCALE_BLOCK_ZERO, D_F16, 2, 1, 0, NULL, 1, 8, 0)         \
-    X(INT4Z, int4z, SCALE_BLOCK_ZERO, D_F16, 4, 0, 0, NULL, 1, 8, 0)         \
+#define PACK_FORMATS(X)                                                         \
+    X(Q4_0, q4_0, SCALE_BLOCK, D_F16, 4, 0, 8, NULL, 0, 0, 0)                   \
+    X(Q4_1, q4_1, SCALE_BLOCK_MIN, D_F16, 4, 0, 0, NULL, 0, 0, 0)               \
+    X(Q5_0, q5_0, SCALE_BLOCK, D_F16, 4, 1, 16, NULL, 0, 0, 0)                  \
+    X(Q5_1, q5_1, SCALE_BLOCK_MIN, D_F16, 4, 1, 0, NULL, 0, 0, 0)               \
+    X(Q8_0, q8_0, SCALE_BLOCK, D_F16, 8, 0, 128, NULL, 0, 0, 0)                 \
+    X(Q2_K, q2_k, SCALE_SUPER16_MIN, D_F16, 2, 0, 0, NULL, 16, 8, 0)            \
+    X(Q3_K, q3_k, SCALE_SUPER16, D_F16, 2, 1, 4, NULL, 16, 6, 32)               \
+    X(Q4_K, q4_k, SCALE_SUPER32_MIN, D_F16, 4, 0, 0, NULL, 16, 6, 0)            \
+    X(Q5_K, q5_k, SCALE_SUPER32_MIN, D_F16, 4, 1, 0, NULL, 16, 6, 0)            \
+    X(Q6_K, q6_k, SCALE_SUPER16, D_F16, 4, 2, 32, NULL, 16, 8, 0)               \
+    X(IQ4_NL, q4_0, SCALE_BLOCK, D_F16, 4, 0, 128, iq4_values, 0, 0, 0)         \
+    X(IQ4_XS, iq4_xs, SCALE_SUPER32, D_F16, 4, 0, 128, iq4_values, 8, 6, 32)    \
+    X(MXFP4, mxfp4, SCALE_BLOCK, D_E8M0, 4, 0, FP4_ZERO, fp4_values, 0, 0, 0)   \
+    X(NVFP4, nvfp4, SCALE_BLOCK16, D_E4M3, 4, 0, FP4_ZERO, fp4_values, 0, 0, 0) \
+    X(INT2Z, int2z, SCALE_BLOCK_ZERO, D_F16, 2, 0, 0, NULL, 1, 8, 0)            \
+    X(INT3Z, int3z, SCALE_BLOCK_ZERO, D_F16, 2, 1, 0, NULL, 1, 8, 0)            \
+    X(INT4Z, int4z, SCALE_BLOCK_ZERO, D_F16, 4, 0, 0, NULL, 1, 8, 0)            \
     X(INT8Z, int8z, SCALE_BLOCK_ZERO, D_F16, 8, 0, 128, NULL, 1, 16, 0)
 
 /* Types whose blocks qtypes[].unpack reads: their rows' bytes stay as the file has them, row after row, and
@@ -142,6 +143,12 @@ struct chunk_view {
     const uint8_t *low, *high, *codes, *d;
     const uint16_t *m; /* d and m may be unaligned to 64, halves never to 2 */
 };
+
+/* How many bits a decoded code has. */
+static inline int decoded_bits(const struct pack_format *f)
+{
+    return f->code_book ? (f->zero == FP4_ZERO ? 5 : 8) : f->low_bits + f->high_bits;
+}
 
 static inline bool scales_are_super(enum scale_kind k)
 {

@@ -7,6 +7,21 @@
 
 /* clang-format off */
 
+/* M of x and the 2^n − 1 numbers after it. */
+#define ALL_3(M, x) M(x), M((x) + 1), M((x) + 2), M((x) + 3), M((x) + 4), M((x) + 5), M((x) + 6), M((x) + 7)
+#define ALL_5(M, x) ALL_3(M, x), ALL_3(M, (x) + 8), ALL_3(M, (x) + 16), ALL_3(M, (x) + 24)
+#define ALL_7(M, x) ALL_5(M, x), ALL_5(M, (x) + 32), ALL_5(M, (x) + 64), ALL_5(M, (x) + 96)
+
+#define BIT(x, i) ((x) >> (i) & 1u)
+#define MASK_BYTE(x, i) (0xffull * BIT(x, i) << 8 * (i))
+#define MASK(x) (MASK_BYTE(x, 0) | MASK_BYTE(x, 1) | MASK_BYTE(x, 2) | MASK_BYTE(x, 3) | \
+                 MASK_BYTE(x, 4) | MASK_BYTE(x, 5) | MASK_BYTE(x, 6) | MASK_BYTE(x, 7))
+const uint64_t grid_sign_masks[256] = {ALL_7(MASK, 0u), ALL_7(MASK, 128u)};
+
+#define ODD(x) (BIT(x, 0) ^ BIT(x, 1) ^ BIT(x, 2) ^ BIT(x, 3) ^ BIT(x, 4) ^ BIT(x, 5) ^ BIT(x, 6))
+#define EVEN(x) ((x) | ODD(x) << 7)
+const uint8_t grid_even_signs[128] = {ALL_7(EVEN, 0u)};
+
 /* 0, 1, 2: magnitudes 8, 25, 43. */
 #define M2(x, i) ((8ull + 17 * ((x) >> 2 * (i) & 3) + ((x) >> 2 * (i) & 3) / 2) << 8 * (i))
 #define A(x) (M2(x, 0) | M2(x, 1) | M2(x, 2) | M2(x, 3) | M2(x, 4) | M2(x, 5) | M2(x, 6) | M2(x, 7))

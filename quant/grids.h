@@ -15,20 +15,18 @@ extern const uint64_t iq1_grid[2048];
 
 #define EACH_BYTE 0x0101010101010101ull
 
+/* Byte i is 0xff where bit i of the index is set. */
+extern const uint64_t grid_sign_masks[256];
+/* Seven signs are stored; the eighth makes the number of negative ones even. */
+extern const uint8_t grid_even_signs[128];
+
 /* q[i] = −magnitude i where bit i of signs is set. Magnitudes are 1 … 127, so no byte carries into the next.
  */
 static inline void grid_signed(int8_t q[8], uint64_t magnitudes, unsigned signs)
 {
-    uint64_t bit = signs * EACH_BYTE & 0x8040201008040201ull;
-    uint64_t negative = (bit + 0x7f * EACH_BYTE) >> 7 & EACH_BYTE;
-    uint64_t x = (magnitudes ^ negative * 0xff) + negative;
+    uint64_t mask = grid_sign_masks[signs];
+    uint64_t x = (magnitudes ^ mask) + (mask & EACH_BYTE);
     memcpy(q, &x, sizeof x);
-}
-
-/* Seven signs stored, the eighth makes the number of negative ones even. */
-static inline unsigned grid_even_signs(unsigned seven)
-{
-    return seven | (unsigned)__builtin_parity(seven) << 7;
 }
 
 /* IQ1: q = 8 v + 1, or 8 v − 1. */

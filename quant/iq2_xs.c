@@ -21,7 +21,7 @@ void iq2_xs_unpack(struct block_256 *b, const void *block)
     for (int j = 0; j < 16; j++)
         b->scale[j] = (int8_t)(2 * (in.scales[j / 2] >> (j % 2 * 4) & 15) + 1);
     for (int k = 0; k < 32; k++)
-        grid_signed(b->q + 8 * k, iq2_xs_grid[in.qs[k] & 511], grid_even_signs(in.qs[k] >> 9));
+        grid_signed(b->q + 8 * k, iq2_xs_grid[in.qs[k] & 511], grid_even_signs[in.qs[k] >> 9]);
 }
 
 void iq2_xs_decode(float *dst, const void *src, int64_t n)

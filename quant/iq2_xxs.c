@@ -25,7 +25,7 @@ void iq2_xxs_unpack(struct block_256 *b, const void *block)
         b->scale[2 * j] = b->scale[2 * j + 1] = (int8_t)(2 * (signs >> 28) + 1);
         for (int k = 0; k < 4; k++)
             grid_signed(b->q + 32 * j + 8 * k, iq2_xxs_grid[in.qs[8 * j + k]],
-                        grid_even_signs(signs >> (7 * k) & 127));
+                        grid_even_signs[signs >> (7 * k) & 127]);
     }
 }
 

@@ -26,7 +26,7 @@ void iq3_xxs_unpack(struct block_256 *b, const void *block)
             const uint8_t *index = in.qs + 8 * j + 2 * m;
             grid_signed(b->q + 32 * j + 8 * m,
                         iq3_xxs_grid[index[0]] | (uint64_t)iq3_xxs_grid[index[1]] << 32,
-                        grid_even_signs(signs >> (7 * m) & 127));
+                        grid_even_signs[signs >> (7 * m) & 127]);
         }
     }
 }

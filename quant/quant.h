@@ -235,7 +235,7 @@ uint16_t f32_to_bf16(float f);
 /* Half of the scales of MXFP4 (a power of two) and of NVFP4 (E4M3 without a sign): fp4_values are doubled. */
 static inline float e8m0_half_to_f32(uint8_t e)
 {
-    uint32_t bits = e < 2 ? 0x00200000u << e : (e - 1u) << 23;
+    uint32_t bits = e == 0 ? 0x00200000u : e == 1 ? 0x00400000u : (e - 1u) << 23;
     float f;
     memcpy(&f, &bits, sizeof f);
     return f;
@@ -243,12 +243,10 @@ static inline float e8m0_half_to_f32(uint8_t e)
 
 static inline float e4m3_half_to_f32(uint8_t e)
 {
-    int exponent = e >> 3 & 15, mantissa = e & 7;
-    uint32_t bits = (uint32_t)(exponent + 127 - 8) << 23 | (uint32_t)mantissa << 20;
+    uint32_t bits = (e & 0x7fu) << 20; /* a float with a too small exponent, denormals included */
     float f;
     memcpy(&f, &bits, sizeof f);
-    f = exponent == 0 ? (float)mantissa * 0x1p-10f : f;
-    return e == 0x7f ? 0.0f : f; /* NaN, which no scale is */
+    return e == 0x7f ? 0 : f * 0x1p119f; /* 0x7f is NaN, which no scale is */
 }
 
 /* x[n] -> dst[n / ACT_LEN]; n a multiple of ACT_LEN. The scalar reference of rule 3. */
