@@ -95,6 +95,43 @@ static int read_llama2c(struct config *c, const struct weights *w, char *err, si
     return 0;
 }
 
+/* params.json of Meta's LLaMA checkpoints, which leaves sizes to be read off the tensors. Heads pair
+ * neighbours there, as they do here. */
+static int read_meta(struct config *c, const struct weights *w, char *err, size_t errlen)
+{
+    struct keys k = {w, "params", err, errlen};
+    const struct tensor *embd = weights_find(w, "tok_embeddings.weight"),
+                        *gate = weights_find(w, "layers.0.feed_forward.w1.weight");
+    double eps;
+    bool scaled;
+    c->arch = arch_find("llama", 5);
+    if (!embd || !gate || embd->dims[1] > MAX_VOCAB || gate->dims[1] > MAX_WIDTH)
+        return err_set(err, errlen, "%s: no tensor '%s'", weights_path(w),
+                       embd ? "layers.0.feed_forward.w1.weight" : "tok_embeddings.weight");
+    if (keys_int(&k, "dim", 1, MAX_WIDTH, KEYS_REQUIRED, &c->dim) ||
+        keys_int(&k, "n_layers", 1, MAX_LAYERS, KEYS_REQUIRED, &c->n_layers) ||
+        keys_int(&k, "n_heads", 1, MAX_HEADS, KEYS_REQUIRED, &c->n_heads) ||
+        keys_int(&k, "n_kv_heads", 1, c->n_heads, c->n_heads, &c->n_kv_heads) ||
+        keys_int(&k, "max_seq_len", 1, MAX_CONTEXT, 4096, &c->max_seq_len) ||
+        keys_float(&k, "norm_eps", 1e-30, 0.1, 1e-5, &eps) ||
+        keys_float(&k, "rope_theta", 1, 1e15, 10000, &c->rope.theta) ||
+        keys_bool(&k, "use_scaled_rope", false, &scaled))
+        return -1;
+    if (scaled) { /* Llama 3.1's, whose parameters the published code has as constants */
+        c->rope.scaling = ROPE_SCALING_LLAMA3;
+        c->rope.factor = 8;
+        c->rope.low_freq = 1;
+        c->rope.high_freq = 4;
+        c->rope.original_len = 8192;
+    }
+    c->norm_eps = (float)eps;
+    c->vocab_size = (int)embd->dims[1];
+    c->ffn_dim = (int)gate->dims[1];
+    c->head_dim = c->rotary_dim = c->dim % c->n_heads ? 0 : c->dim / c->n_heads;
+    c->tied_embeddings = !weights_find(w, "output.weight");
+    return 0;
+}
+
 /* ---- What all must obey ------------------------------------------------------------------------- */
 
 static int check_rope(const struct config *c, const char *path, char *err, size_t errlen)
@@ -157,6 +194,8 @@ int config_read(struct config *c, const struct weights *w, char *err, size_t err
         rc = read_hf(c, w, err, errlen);
     else if (weights_meta_find(w, "llama2c.dim"))
         rc = read_llama2c(c, w, err, errlen);
+    else if (weights_meta_find(w, "params.dim"))
+        rc = read_meta(c, w, err, errlen);
     else
         return err_set(
             err, errlen,

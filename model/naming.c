@@ -173,10 +173,37 @@ static const struct name hf_chatglm2[] = {
 const struct naming hf_names_chatglm1 = {hf_chatglm1, NULL};
 const struct naming hf_names_chatglm2 = {hf_chatglm2, NULL};
 
+/* ---- Meta --------------------------------------------------------------------------------------- */
+
+#undef LAYER
+#define LAYER "layers.#."
+
+static const struct name meta[] = {
+    {"tok_embeddings.weight", {ROLE_TOKEN_EMBD}, 0},
+    {"norm.weight", {ROLE_OUTPUT_NORM}, 0},
+    {"output.weight", {ROLE_OUTPUT}, 0},
+    {"rope.freqs", {ROLE_IGNORED}, 0},
+    {LAYER "attention_norm.weight", {ROLE_ATTN_NORM}, 0},
+    {LAYER "attention.wq.weight", {ROLE_ATTN_Q}, 0},
+    {LAYER "attention.wk.weight", {ROLE_ATTN_K}, 0},
+    {LAYER "attention.wv.weight", {ROLE_ATTN_V}, 0},
+    {LAYER "attention.wo.weight", {ROLE_ATTN_OUTPUT}, 0},
+    {LAYER "attention.inner_attention.rope.freqs", {ROLE_IGNORED}, 0},
+    {LAYER "ffn_norm.weight", {ROLE_FFN_NORM}, 0},
+    {LAYER "feed_forward.w1.weight", {ROLE_FFN_GATE}, 0},
+    {LAYER "feed_forward.w2.weight", {ROLE_FFN_DOWN}, 0},
+    {LAYER "feed_forward.w3.weight", {ROLE_FFN_UP}, 0},
+    {0},
+};
+
+const struct naming meta_names = {meta, NULL};
+
 /* ---- Looking up --------------------------------------------------------------------------------- */
 
 const struct naming *naming_of(const struct config *c, const struct weights *w)
 {
+    if (weights_meta_find(w, "params.dim") && !weights_meta_find(w, "config.model_type"))
+        return &meta_names;
     /* llama2.c's reader gives its tensors GGUF's names. */
     return weights_meta_find(w, "config.model_type") ? c->arch->hf_names : c->arch->gguf_names;
 }

@@ -63,6 +63,7 @@ struct naming {
 };
 
 extern const struct naming gguf_names, gguf_names_fused, gguf_names_fused_ffn;
+extern const struct naming meta_names; /* Meta's own LLaMA checkpoints */
 extern const struct naming hf_names, hf_names_post_norm, hf_names_glm4, hf_names_chatglm1, hf_names_chatglm2;
 
 /* The naming of an opened file. */

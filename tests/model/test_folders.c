@@ -283,6 +283,91 @@ START_TEST(wrong_bytes) /* loop over models */
 }
 END_TEST
 
+/* ---- Meta's own checkpoints --------------------------------------------------------------------- */
+
+/* A GGUF's rows are in Meta's order: under Meta's names, with a params.json, they give the same bits. */
+START_TEST(meta_names)
+{
+    static const char *const names[][2] = {
+        {"token_embd.weight", "tok_embeddings.weight"},
+        {"output_norm.weight", "norm.weight"},
+        {"output.weight", "output.weight"},
+        {"attn_norm.weight", "attention_norm.weight"},
+        {"attn_q.weight", "attention.wq.weight"},
+        {"attn_k.weight", "attention.wk.weight"},
+        {"attn_v.weight", "attention.wv.weight"},
+        {"attn_output.weight", "attention.wo.weight"},
+        {"ffn_norm.weight", "ffn_norm.weight"},
+        {"ffn_gate.weight", "feed_forward.w1.weight"},
+        {"ffn_down.weight", "feed_forward.w2.weight"},
+        {"ffn_up.weight", "feed_forward.w3.weight"},
+    };
+    const char *found = test_golden("gguf/llama-f32/model.gguf");
+    if (!found) {
+        test_skip("gguf/llama-f32", "no such golden model");
+        return;
+    }
+    char err[512] = "", path[1024], dir[64], file[96], params[96], text[64][64];
+    struct save_tensor t[64];
+    struct config c;
+    struct weights *w;
+    (void)snprintf(path, sizeof path, "%s", found);
+    ck_assert_msg(weights_open(&w, path, NULL, err, sizeof err) == 0, "%s", err);
+    ck_assert_msg(config_read(&c, w, err, sizeof err) == 0, "%s", err);
+    size_t n = weights_n_tensors(w);
+    ck_assert_uint_le(n, 64);
+    for (size_t i = 0; i < n; i++) {
+        const struct tensor *from = weights_tensor(w, i);
+        int layer = 0;
+        bool in_layer = sscanf(from->name, "blk.%d.", &layer) == 1;
+        const char *rest = in_layer ? strchr(from->name + 4, '.') + 1 : from->name;
+        size_t k = 0;
+        while (k < sizeof names / sizeof *names && strcmp(names[k][0], rest) != 0)
+            k++;
+        ck_assert_msg(k < sizeof names / sizeof *names, "%s", from->name);
+        if (in_layer)
+            (void)snprintf(text[i], sizeof text[i], "layers.%d.%s", layer, names[k][1]);
+        else
+            (void)snprintf(text[i], sizeof text[i], "%s", names[k][1]);
+        t[i] = (struct save_tensor){text[i], from->type, from->n_dims, {from->dims[0]}, from->data};
+        if (from->n_dims == 2) {
+            t[i].dims[0] = from->dims[1];
+            t[i].dims[1] = from->dims[0];
+        }
+    }
+    (void)snprintf(dir, sizeof dir, "/tmp/quoll-test-meta-%ld", (long)getpid());
+    (void)snprintf(file, sizeof file, "%s/consolidated.safetensors", dir);
+    (void)snprintf(params, sizeof params, "%s/params.json", dir);
+    ck_assert(mkdir(dir, 0700) == 0);
+    ck_assert_msg(weights_save_safetensors(file, t, n, err, sizeof err) == 0, "%s", err);
+    json_t *json =
+        json_pack("{s:i, s:i, s:i, s:i, s:f, s:i}", "dim", c.dim, "n_layers", c.n_layers, "n_heads",
+                  c.n_heads, "n_kv_heads", c.n_kv_heads, "norm_eps", (double)c.norm_eps, "vocab_size", -1);
+    ck_assert_int_eq(json_dump_file(json, params, 0), 0);
+    json_decref(json);
+    weights_close(w);
+
+    enum { N = 20 };
+    int32_t id[N];
+    float *logits[2];
+    const char *const paths[] = {path, dir};
+    for (int i = 0; i < 2; i++) {
+        struct fixture f = fixture_open(paths[i], &plain);
+        make_ids(id, N, f.vocab_size, 3);
+        logits[i] = malloc((size_t)N * (size_t)f.vocab_size * sizeof(float));
+        ck_assert_ptr_nonnull(logits[i]);
+        fixture_eval(&f, 0, id, N, logits[i]);
+        fixture_close(&f);
+    }
+    ck_assert_mem_eq(logits[0], logits[1], (size_t)N * (size_t)c.vocab_size * sizeof(float));
+    free(logits[0]);
+    free(logits[1]);
+    (void)unlink(file);
+    (void)unlink(params);
+    (void)rmdir(dir);
+}
+END_TEST
+
 static Suite *folders_suite(void)
 {
     Suite *s = suite_create("model/folders");
@@ -291,6 +376,7 @@ static Suite *folders_suite(void)
     tcase_add_loop_test(t, wrong_configurations, 0, N_CONFIGS * N_WRONG);
     tcase_add_loop_test(t, wrong_tensors, 0, N_MODELS);
     tcase_add_loop_test(t, wrong_bytes, 0, N_MODELS);
+    tcase_add_test(t, meta_names);
     suite_add_tcase(s, t);
     return s;
 }
