@@ -190,6 +190,7 @@ $(B)/%.o: %.c $(B)/flags
 	$(SHOW) CC $@
 	$(Q)$(CC) $(ALL_CFLAGS) $(ISA_FLAGS) $(PKG_CFLAGS) -c -o $@ $<
 
+.SECONDARY: $(addsuffix .c,$(PROTO)) $(addsuffix .h,$(PROTO))
 $(B)/gen/%.pb-c.c $(B)/gen/%.pb-c.h: %.proto $(B)/flags
 	@mkdir -p $(B)/gen
 	$(SHOW) PROTOC $@

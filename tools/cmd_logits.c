@@ -9,6 +9,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum { MAX_OWN_CONTEXT = 1 << 20 };
+
 struct logits_command {
     struct run_options run;
     const char *ids_file, *prompt, *out;
@@ -265,8 +267,10 @@ static int run(const struct logits_command *c)
     tool_catch_interrupts();
     int code, unread = c->ids_file ? ids_from_file(&a, c->ids_file, err, sizeof err) : 0;
     struct run_options o = c->run;
-    if (o.n_ctx < 0 && a.n > 0) /* the length is known: the context is made for it */
-        o.n_ctx = (int64_t)a.n + c->greedy;
+    const int64_t needed = (int64_t)a.n + c->greedy;
+    if (o.n_ctx < 0 && a.n > 0 &&
+        needed <= MAX_OWN_CONTEXT) /* the length is known: the context is made for it */
+        o.n_ctx = needed;
     if (unread || session_open(&s, path, &o, c->prompt ? SESSION_TEXT : 0, err, sizeof err) != 0 ||
         (c->prompt && ids_from_text(&a, &s, c->prompt, err, sizeof err) != 0))
         code = tool_interrupts() > 0 ? EXIT_INTERRUPTED : tool_error("%s", err); /* while reading stdin */
