@@ -74,8 +74,8 @@ double machine_seconds(void);
 /* ---- tools/vocab.c ---------------------------------------------------------------------------- */
 
 /* The tokenizer of a model: from a GGUF's metadata, else from the files in its folder: tokenizer.json,
- * tokenizer.model (SentencePiece or tiktoken), ChatGLM-6B's ice_text.model, llama2.c's tokenizer.bin, with what
- * the configuration files there say. −1 with a message when there is none or a broken one. */
+ * tokenizer.model (SentencePiece or tiktoken), ChatGLM-6B's ice_text.model, llama2.c's tokenizer.bin, with
+ * what the configuration files there say. −1 with a message when there is none or a broken one. */
 int vocab_open(struct tokenizer **out, const struct weights *w, char *err, size_t errlen);
 /* … of a path: a model, its folder, or one of those vocabulary files. */
 int vocab_open_path(struct tokenizer **out, const char *path, char *err, size_t errlen);
