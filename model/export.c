@@ -262,6 +262,9 @@ static enum qtype written_type(const struct export *e, const struct binding *b)
         return QTYPE_F32;
     enum qtype type = e->type >= 0 ? (enum qtype)e->type : s->type;
     bool sorted = s->sorted && !qtypes[type].x_is_f32; /* act-order: back in order, groups are no blocks */
+    bool merged = lora_find(&e->lora, b->role, b->layer, b->expert) != NULL;
+    if (merged && !qtypes[type].from_f32) /* a type that is only read */
+        return QTYPE_F32;
     bool fits = qtypes[type].gguf_id >= 0 && s->cols % qtypes[type].block_len == 0;
     return fits && !sorted ? type : QTYPE_F32;
 }
