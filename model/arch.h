@@ -62,6 +62,11 @@ extern const struct arch *const archs[];
 
 /* The architecture of this name (len bytes, no terminator needed); NULL: none. */
 const struct arch *arch_find(const char *name, size_t len);
+/* Positions that a token has for RoPE. */
+static inline int arch_sections(const struct arch *a)
+{
+    return a->rope_sections > 1 ? a->rope_sections : 1;
+}
 /* Must, may or must not a group's tensors be there? */
 enum presence arch_presence(const struct config *c, enum tensor_group g);
 

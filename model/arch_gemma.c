@@ -23,10 +23,9 @@ static int gemma_gguf(struct config *c, const struct keys *k)
 static int gemma_hf(struct config *c, const struct keys *k)
 {
     char key[KEY_MAX];
-    struct keys from = *k;
     scale_embedding(c);
     c->act = ACT_GELU_TANH; /* whatever hidden_act says: the library reads hidden_activation */
-    if (keys_find(&from, "hidden_activation", key) && !keys_is(k, "hidden_activation", "gelu_pytorch_tanh"))
+    if (keys_find(k, "hidden_activation", key) && !keys_is(k, "hidden_activation", "gelu_pytorch_tanh"))
         return keys_fault(k, "hidden_activation", "is none of Gemma's");
     bool tied;
     if (keys_bool(k, "tie_word_embeddings", true, &tied))

@@ -232,7 +232,7 @@ static int check_plain_shape(const struct binder *b, const struct tensor *t, con
     } else if (t->dims[0] != cols || t->dims[1] != rows || t->dims[2] != n_stacked || t->dims[3] != 1) {
         return shape_fault(b, t, (int64_t[]){cols, rows, n_stacked}, n_stacked > 1 ? 3 : 2);
     }
-    bool is_float = t->type == QTYPE_F32 || t->type == QTYPE_F16 || t->type == QTYPE_BF16;
+    bool is_float = source_is_float(t);
     if (t->type >= QTYPE_N_MATRIX || (r->kind < MATRIX && !is_float && qtypes[t->type].block_len > rows))
         return FAULT(b, "%s: tensor '%s' has type %s, which no weight can have", weights_path(b->w), t->name,
                      qtypes[t->type].name);

@@ -41,14 +41,22 @@ static int unknown_arch(const struct weights *w, struct wstr name, const char *k
                    weights_path(w), keys_shown(name, shown), key, known);
 }
 
+/* Keys may change the activation afterwards. */
+static bool set_arch(struct config *c, const struct arch *arch)
+{
+    c->arch = arch;
+    if (arch)
+        c->act = arch->act;
+    return arch != NULL;
+}
+
 static int read_gguf(struct config *c, const struct weights *w, char *err, size_t errlen)
 {
     struct keys general = {w, "general", err, errlen};
     struct wstr name;
     if (keys_string(&general, "architecture", &name))
         return -1;
-    c->arch = arch_find(name.s, name.len);
-    if (!c->arch)
+    if (!set_arch(c, arch_find(name.s, name.len)))
         return unknown_arch(w, name, "general.architecture", false, err, errlen);
     struct keys k = {w, c->arch->name, err, errlen};
     return config_gguf(c, &k) || (c->arch->gguf_config && c->arch->gguf_config(c, &k)) ? -1 : 0;
@@ -67,7 +75,7 @@ static int read_hf(struct config *c, const struct weights *w, char *err, size_t 
         for (size_t j = 0; archs[i]->hf_types[j]; j++)
             if (keys_is(&k, "model_type", archs[i]->hf_types[j]) &&
                 (!archs[i]->hf_key || keys_find(&k, archs[i]->hf_key, key)))
-                c->arch = archs[i];
+                set_arch(c, archs[i]);
     if (!c->arch)
         return unknown_arch(w, type, "config.model_type", true, err, errlen);
     if (c->arch->hf_read ? c->arch->hf_read(c, &k) : config_hf(c, &k))
@@ -79,7 +87,7 @@ static int read_hf(struct config *c, const struct weights *w, char *err, size_t 
 static int read_llama2c(struct config *c, const struct weights *w, char *err, size_t errlen)
 {
     struct keys k = {w, "llama2c", err, errlen};
-    c->arch = arch_find("llama", 5);
+    set_arch(c, arch_find("llama", 5));
     if (keys_int(&k, "dim", 1, MAX_WIDTH, KEYS_REQUIRED, &c->dim) ||
         keys_int(&k, "hidden_dim", 1, MAX_WIDTH, KEYS_REQUIRED, &c->ffn_dim) ||
         keys_int(&k, "n_layers", 1, MAX_LAYERS, KEYS_REQUIRED, &c->n_layers) ||
@@ -104,7 +112,7 @@ static int read_meta(struct config *c, const struct weights *w, char *err, size_
                         *gate = weights_find(w, "layers.0.feed_forward.w1.weight");
     double eps;
     bool scaled;
-    c->arch = arch_find("llama", 5);
+    set_arch(c, arch_find("llama", 5));
     if (!embd || !gate || embd->dims[1] > MAX_VOCAB || gate->dims[1] > MAX_WIDTH)
         return err_set(err, errlen, "%s: no tensor '%s'", weights_path(w),
                        embd ? "layers.0.feed_forward.w1.weight" : "tok_embeddings.weight");
@@ -137,7 +145,7 @@ static int read_meta(struct config *c, const struct weights *w, char *err, size_
 static int check_rope(const struct config *c, const char *path, char *err, size_t errlen)
 {
     const struct rope_config *r = &c->rope;
-    int sections = c->arch->rope_sections > 1 ? c->arch->rope_sections : 1;
+    int sections = arch_sections(c->arch);
     if (c->rotary_dim < 2 || c->rotary_dim > c->head_dim || c->rotary_dim % (2 * sections))
         return err_set(err, errlen, "%s: heads of %d cannot have %d rotated elements (rope.dimension_count)",
                        path, c->head_dim, c->rotary_dim);
@@ -203,8 +211,6 @@ int config_read(struct config *c, const struct weights *w, char *err, size_t err
             weights_path(w));
     if (rc)
         return -1;
-    if (c->act == ACT_SILU)
-        c->act = c->arch->act;
     if (c->attention_scale == 0)
         c->attention_scale = (float)(1 / sqrt(c->head_dim > 0 ? c->head_dim : 1));
     return check(c, weights_path(w), err, errlen);

@@ -1,6 +1,7 @@
 /* Hyper-parameters from a GGUF's metadata ("<arch>.block_count" and so on, as the GGUF specification names
  * them). */
 #include "model/arch.h"
+#include "model/rope.h"
 
 #include "quant/err.h"
 
@@ -101,7 +102,7 @@ static int read_rope(struct config *c, const struct keys *k)
     if (r->scaling == ROPE_SCALING_YARN) {
         if (ext_factor != 1)
             return keys_fault(k, "rope.scaling.yarn_ext_factor", "is %g, which is not supported", ext_factor);
-        r->attention_factor = attn_factor * (r->factor > 1 ? 0.1 * log(r->factor) + 1 : 1);
+        r->attention_factor = attn_factor * rope_yarn_attention(r->factor, 1);
     } else if (r->scaling == ROPE_SCALING_LONGROPE) {
         r->attention_factor = attn_factor;
     } else if (attn_factor != 1) {

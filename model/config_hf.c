@@ -1,6 +1,7 @@
 /* Hyper-parameters from a Hugging Face folder's config.json, whose names weights/ lends as "config.<name>".
  * Where a value is absent, the default is that of the transformers library's configuration classes. */
 #include "model/arch.h"
+#include "model/rope.h"
 
 #include "quant/err.h"
 
@@ -22,7 +23,6 @@ static int read_act(struct config *c, const struct keys *k, const char *name)
     char shown[SHOWN_MAX];
     if (keys_string(k, name, &s))
         return -1;
-    c->act = c->arch->act;
     if (!s.s)
         return 0;
     for (size_t i = 0; i < sizeof acts / sizeof *acts; i++)
@@ -54,15 +54,9 @@ static struct defaults defaults_of(const struct keys *k)
 
 /* ---- RoPE --------------------------------------------------------------------------------------- */
 
-/* YaRN's temperature (arXiv:2309.00071, section 3.4) */
-static double yarn_mscale(double factor, double mscale)
-{
-    return factor > 1 ? 0.1 * mscale * log(factor) + 1 : 1;
-}
-
 static int read_yarn(struct rope_config *r, const struct keys *s)
 {
-    double mscale, mscale_all, own = yarn_mscale(r->factor, 1);
+    double mscale, mscale_all, own = rope_yarn_attention(r->factor, 1);
     if (keys_float(s, "beta_fast", 0, 1e6, 32, &r->beta_fast) ||
         keys_float(s, "beta_slow", 0, 1e6, 1, &r->beta_slow) || keys_float(s, "mscale", 0, 1e3, 0, &mscale) ||
         keys_float(s, "mscale_all_dim", 0, 1e3, 0, &mscale_all))
@@ -73,7 +67,7 @@ static int read_yarn(struct rope_config *r, const struct keys *s)
     if (!whole)
         return keys_fault(s, "truncate", "is false, which is not supported");
     if (mscale != 0 && mscale_all != 0)
-        own = yarn_mscale(r->factor, mscale) / yarn_mscale(r->factor, mscale_all);
+        own = rope_yarn_attention(r->factor, mscale) / rope_yarn_attention(r->factor, mscale_all);
     return keys_float(s, "attention_factor", 1e-3, 1e3, own, &r->attention_factor);
 }
 

@@ -18,11 +18,6 @@ enum {
 
 /* ---- Batches ------------------------------------------------------------------------------------ */
 
-static int n_sections(const struct model *m)
-{
-    return m->config.arch->rope_sections > 1 ? m->config.arch->rope_sections : 1;
-}
-
 /* Checks all of a batch before any of it is evaluated. Leaves each sequence's length with the batch in
  * x->len and counts the wanted rows. */
 static int check_batch(struct context *x, const struct batch *b, int64_t *n_want, char *err, size_t errlen)
@@ -181,18 +176,14 @@ static void set_slice(struct context *x, const struct batch *b, int from, int n)
 /* Windowed layers make room for the slice's tokens. */
 static void slide(struct context *x, const struct batch *b, int from, int n)
 {
-    for (int i = from; i < from + n; i++) {
-        int32_t seq = b->seq ? b->seq[i] : 0;
-        int64_t first = x->start[seq], count = 0;
-        bool seen = false;
-        for (int j = from; j < i && !seen; j++)
-            seen = (b->seq ? b->seq[j] : 0) == seq;
-        for (int j = i; j < from + n && !seen; j++)
-            count += (b->seq ? b->seq[j] : 0) == seq;
-        if (!seen)
-            cache_slide(x->cache, seq, first, first + count);
-        if (!b->seq)
-            break;
+    if (x->model->config.sliding_window == 0)
+        return;
+    for (int s = 0; s < cache_n_seqs(x->cache); s++) {
+        int64_t count = 0;
+        for (int i = from; i < from + n; i++)
+            count += (b->seq ? b->seq[i] : 0) == s;
+        if (count > 0)
+            cache_slide(x->cache, s, x->start[s], x->start[s] + count);
     }
 }
 
@@ -381,7 +372,7 @@ static int set_capacity(struct context *x, int n, char *err, size_t errlen)
     x->capacity = n;
     x->slot = calloc(count, sizeof *x->slot);
     x->slot_windowed = calloc(count, sizeof *x->slot_windowed);
-    x->pos = calloc(count * (size_t)n_sections(m), sizeof *x->pos);
+    x->pos = calloc(count * (size_t)arch_sections(m->config.arch), sizeof *x->pos);
     x->want = calloc(count, sizeof *x->want);
     bool rows = rope_depends_on_length(m->rope);
     if (rows) {

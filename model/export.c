@@ -148,8 +148,7 @@ static void add_rope(struct export *e)
         add_f32(e, "rope.scaling.yarn_beta_fast", r->beta_fast);
         add_f32(e, "rope.scaling.yarn_beta_slow", r->beta_slow);
         /* GGUF's factor multiplies YaRN's own */
-        add_f32(e, "rope.scaling.attn_factor",
-                r->attention_factor / (r->factor > 1 ? 0.1 * log(r->factor) + 1 : 1));
+        add_f32(e, "rope.scaling.attn_factor", r->attention_factor / rope_yarn_attention(r->factor, 1));
         break;
     case ROPE_SCALING_LONGROPE:
         add_u32(e, "rope.scaling.original_context_length", r->original_len);
@@ -315,10 +314,7 @@ static void add_named(struct export *e, const struct name *name, int layer, bool
         rows += role_is_matrix(b->role) ? b[i].source.rows : b[i].source.cols;
     }
     char text[NAME_MAX_BYTES];
-    size_t at = 0;
-    for (const char *p = name->pattern; *p && at < sizeof text - 16; p++)
-        at += (size_t)(*p == '#' ? snprintf(text + at, sizeof text - at, "%d", layer)
-                                 : snprintf(text + at, sizeof text - at, "%c", *p));
+    naming_expand(text, name->pattern, layer, -1);
     struct save_gguf_tensor *t = add_tensor(e, text);
     if (!t)
         return;

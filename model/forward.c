@@ -7,11 +7,6 @@
 
 #include <math.h>
 
-static int n_sections(const struct config *c)
-{
-    return c->arch->rope_sections > 1 ? c->arch->rope_sections : 1;
-}
-
 /* --check-finite: remembers the first operator whose result (n floats) holds a NaN or an infinity. */
 static void check(struct worker *w, struct context *x, int layer, const char *op, const float *result,
                   int64_t n)
@@ -147,7 +142,7 @@ static void attention(struct worker *w, struct context *x, int l)
                                                     .n_tokens = x->n,
                                                     .n_heads = c->n_heads,
                                                     .rotary_dim = c->rotary_dim,
-                                                    .n_sections = n_sections(c),
+                                                    .n_sections = arch_sections(c->arch),
                                                     .pairing = c->arch->rope_pairing,
                                                     .table = windowed ? x->rope_windowed : x->rope,
                                                     .slot = slot,
@@ -274,7 +269,7 @@ static void rope_table(struct worker *w, struct context *x, const struct rope *r
     bool by_length = rope_depends_on_length(r);
     x->model->ops->rope_table(w, &(struct rope_table_args){.dst = dst,
                                                            .pos = x->pos,
-                                                           .n_sections = n_sections(&x->model->config),
+                                                           .n_sections = arch_sections(x->model->config.arch),
                                                            .inv_freq = by_length ? x->inv_freq : r->inv_freq,
                                                            .freq_row = by_length ? x->freq_row : NULL,
                                                            .n_tokens = x->n,

@@ -47,7 +47,7 @@ static int apply_rope_options(struct config *c, const struct model_options *o, c
         if (scaling != r->scaling || scaling == ROPE_SCALING_YARN) {
             r->attention_factor = 1;
             if (scaling == ROPE_SCALING_YARN) {
-                r->attention_factor = r->factor > 1 ? 0.1 * log(r->factor) + 1 : 1;
+                r->attention_factor = rope_yarn_attention(r->factor, 1);
                 if (r->scaling != ROPE_SCALING_YARN) {
                     r->beta_fast = 32;
                     r->beta_slow = 1;
@@ -151,7 +151,7 @@ static int load_rope(struct model *m, const struct weights *w, char *err, size_t
 {
     const struct config *c = &m->config;
     size_t n = (size_t)c->rotary_dim / 2;
-    int sections = c->arch->rope_sections > 1 ? c->arch->rope_sections : 1, failed = 0;
+    int sections = arch_sections(c->arch), failed = 0;
     char why[256] = "out of memory";
     float *divisors = divisors_of(m, m->rope_freqs, NULL, n, &failed);
     float *lengthy = divisors_of(m, m->rope_long, config_hf_factors(w, "long_factor"), n, &failed);

@@ -124,11 +124,6 @@ static int add_part(struct lora_pair *p, const struct tensor *ta, const struct s
     return 0;
 }
 
-static bool is_float(const struct tensor *t)
-{
-    return t->type == QTYPE_F32 || t->type == QTYPE_F16 || t->type == QTYPE_BF16;
-}
-
 static const char a_end[] = ".lora_A.weight", b_end[] = ".lora_B.weight";
 
 /* A module's two tensors. name: "base_model.model.<module>.lora_A.weight" */
@@ -161,7 +156,7 @@ static int read_module(struct lora *l, const struct adapter *a, const struct key
         total += rows;
     }
     if (ta->n_dims != 2 || tb->n_dims != 2 || ta->dims[0] != cols || tb->dims[1] != total || rank < 1 ||
-        rank > MAX_RANK || tb->dims[0] != rank || !is_float(ta) || !is_float(tb))
+        rank > MAX_RANK || tb->dims[0] != rank || !source_is_float(ta) || !source_is_float(tb))
         return FAULT(a,
                      "%s: tensors '%s' and its lora_B must be floats of shapes [rank, %" PRId64
                      "] and [%" PRId64 ", rank]",
@@ -184,12 +179,6 @@ static int read_module(struct lora *l, const struct adapter *a, const struct key
     return 0;
 }
 
-static bool ends_with(const char *s, const char *end)
-{
-    size_t n = strlen(s), m = strlen(end);
-    return n >= m && strcmp(s + n - m, end) == 0;
-}
-
 /* The whole checkpoint is "transformer.prefix_encoder.embedding.weight". */
 static int read_prefix(struct lora *l, const struct adapter *a, const struct tensor *t)
 {
@@ -202,7 +191,8 @@ static int read_prefix(struct lora *l, const struct adapter *a, const struct ten
         return FAULT(
             a, "%s: tensor '%s' has others beside it (a prefix encoder with a projection is not supported)",
             weights_path(a->w), t->name);
-    if (t->n_dims != 2 || t->dims[0] != width || t->dims[1] < 1 || t->dims[1] > MAX_VIRTUAL || !is_float(t))
+    if (t->n_dims != 2 || t->dims[0] != width || t->dims[1] < 1 || t->dims[1] > MAX_VIRTUAL ||
+        !source_is_float(t))
         return FAULT(a, "%s: tensor '%s' must be floats of shape [n, %" PRId64 "]", weights_path(a->w),
                      t->name, width);
     l->prefix = malloc((size_t)(t->dims[0] * t->dims[1]) * sizeof *l->prefix);
@@ -217,18 +207,18 @@ static int read_adapter(struct lora *l, const struct adapter *a)
 {
     struct keys k = {a->w, "adapter_config", a->err, a->errlen};
     for (size_t i = 0; i < weights_n_tensors(a->w); i++)
-        if (ends_with(weights_tensor(a->w, i)->name, "prefix_encoder.embedding.weight"))
+        if (source_name_ends(weights_tensor(a->w, i)->name, "prefix_encoder.embedding.weight"))
             return read_prefix(l, a, weights_tensor(a->w, i));
     if (check_kind(a, &k))
         return -1;
     size_t n_a = 0, n_b = 0;
     for (size_t i = 0; i < weights_n_tensors(a->w); i++) {
         const struct tensor *t = weights_tensor(a->w, i);
-        if (ends_with(t->name, a_end) && strlen(t->name) < 400) {
+        if (source_name_ends(t->name, a_end) && strlen(t->name) < 400) {
             n_a++;
             if (read_module(l, a, &k, t))
                 return -1;
-        } else if (ends_with(t->name, b_end)) {
+        } else if (source_name_ends(t->name, b_end)) {
             n_b++;
         } else {
             return FAULT(a, "%s: tensor '%s' is no part of a LoRA adapter", weights_path(a->w), t->name);

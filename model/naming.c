@@ -247,17 +247,22 @@ const struct name *naming_find(const struct naming *n, const char *name, size_t 
     return NULL;
 }
 
+void naming_expand(char name[NAME_MAX_BYTES], const char *pattern, int layer, int expert)
+{
+    size_t at = 0;
+    for (const char *p = pattern; *p && at < NAME_MAX_BYTES; p++)
+        at += (size_t)(*p == '#'   ? snprintf(name + at, NAME_MAX_BYTES - at, "%d", layer)
+                       : *p == '@' ? snprintf(name + at, NAME_MAX_BYTES - at, "%d", expert)
+                                   : snprintf(name + at, NAME_MAX_BYTES - at, "%c", *p));
+}
+
 bool naming_write(char name[NAME_MAX_BYTES], const struct naming *n, enum role role, int layer, int expert)
 {
     for (; n; n = n->base)
         for (const struct name *p = n->names; p->pattern; p++) {
             if (p->role[0] != role || p->role[1] || (strchr(p->pattern, '@') && expert < 0))
                 continue;
-            size_t at = 0;
-            for (const char *c = p->pattern; *c && at < NAME_MAX_BYTES; c++)
-                at += (size_t)(*c == '#'   ? snprintf(name + at, NAME_MAX_BYTES - at, "%d", layer)
-                               : *c == '@' ? snprintf(name + at, NAME_MAX_BYTES - at, "%d", expert)
-                                           : snprintf(name + at, NAME_MAX_BYTES - at, "%c", *c));
+            naming_expand(name, p->pattern, layer, expert);
             return true;
         }
     return false;

@@ -46,7 +46,7 @@ enum role {
     N_ROLES
 };
 
-enum { NAME_ROLES = 3 };
+enum { NAME_ROLES = 3, NAME_MAX_BYTES = 128 };
 
 /* How a tensor holds several roles: one after the other, or (ChatGLM-6B) head by head. */
 enum fusing { FUSED_STACKED, FUSED_BY_HEAD };
@@ -73,8 +73,9 @@ const struct naming *naming_of(const struct config *c, const struct weights *w);
  * such name. Numbers have no leading zeros. */
 const struct name *naming_find(const struct naming *n, const char *name, size_t len, int *layer, int *expert);
 
+/* The name of a pattern: '#' and '@' become numbers. */
+void naming_expand(char name[NAME_MAX_BYTES], const char *pattern, int layer, int expert);
 /* A role's own name (alone in its tensor), into name; false: the naming has none. */
-enum { NAME_MAX_BYTES = 128 };
 bool naming_write(char name[NAME_MAX_BYTES], const struct naming *n, enum role role, int layer, int expert);
 
 #endif

@@ -23,6 +23,11 @@ static double yarn_frequency(const struct rope_config *r, double inv, int i, int
     return inv / r->factor * ramp + inv * (1 - ramp);
 }
 
+double rope_yarn_attention(double factor, double mscale)
+{
+    return factor > 1 ? 0.1 * mscale * log(factor) + 1 : 1;
+}
+
 /* Llama 3.1: wavelengths beyond the original length / low_freq are stretched, those below
  * original / high_freq stay, with a ramp over the frequency in between. */
 static double llama3_frequency(const struct rope_config *r, double inv)

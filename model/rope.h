@@ -20,6 +20,8 @@ struct rope *rope_new(const struct rope_config *r, int rotary_dim, int n_section
                       const float *long_factors, const float *short_factors, char *err, size_t errlen);
 void rope_free(struct rope *r); /* NULL is fine */
 
+/* YaRN's own attention factor (arXiv:2309.00071, section 3.4); mscale 1 unless a model says otherwise. */
+double rope_yarn_attention(double factor, double mscale);
 /* Do the frequencies depend on the length of the text? */
 bool rope_depends_on_length(const struct rope *r);
 /* Two lengths with the same frequencies have the same key. */

@@ -10,7 +10,12 @@
 
 /* ---- Names -------------------------------------------------------------------------------------- */
 
-static bool ends_with(const char *s, const char *end)
+bool source_is_float(const struct tensor *t)
+{
+    return t->type == QTYPE_F32 || t->type == QTYPE_F16 || t->type == QTYPE_BF16;
+}
+
+bool source_name_ends(const char *s, const char *end)
 {
     size_t n = strlen(s), m = strlen(end);
     return n >= m && strcmp(s + n - m, end) == 0;
@@ -33,7 +38,7 @@ bool source_is_companion(const struct weights *w, const struct tensor *t)
                                           {".g_idx", ".qweight"},
                                           {".weight_scale", ".weight"}};
     for (size_t i = 0; i < sizeof ends / sizeof *ends; i++)
-        if (ends_with(t->name, ends[i][0]))
+        if (source_name_ends(t->name, ends[i][0]))
             return sibling(w, t->name, ends[i][0], ends[i][1]) != NULL;
     return false;
 }
@@ -41,7 +46,7 @@ bool source_is_companion(const struct weights *w, const struct tensor *t)
 const char *source_stem(const char *name, size_t *len)
 {
     *len = strlen(name);
-    if (!ends_with(name, ".qweight"))
+    if (!source_name_ends(name, ".qweight"))
         return "";
     *len -= strlen("qweight");
     return "weight";
@@ -242,14 +247,13 @@ int source_open(struct source *s, const struct weights *w, int64_t total, enum q
 {
     const struct where at = {w, err, errlen};
     const struct tensor *t = s->tensor;
-    if (ends_with(t->name, ".qweight"))
+    if (source_name_ends(t->name, ".qweight"))
         return open_packed(s, &at, total);
     if (t->type == QTYPE_I8)
         return open_scaled(s, &at, total);
     s->kind = SOURCE_PLAIN;
     s->type = t->type;
-    bool is_float = t->type == QTYPE_F32 || t->type == QTYPE_F16 || t->type == QTYPE_BF16;
-    if (is_float && quantise != QTYPE_F32 && s->cols % qtypes[quantise].block_len == 0) {
+    if (source_is_float(t) && quantise != QTYPE_F32 && s->cols % qtypes[quantise].block_len == 0) {
         s->quantise = true;
         s->type = quantise;
     }

@@ -13,6 +13,11 @@ enum source_kind {
     SOURCE_AWQ,   /* arXiv:2306.00978, "GEMM" packing: codes packed along the rows */
 };
 
+/* Of a tensor's name. */
+bool source_name_ends(const char *name, const char *end);
+/* F32, F16, BF16: what a norm, a bias or an adapter can be. */
+bool source_is_float(const struct tensor *t);
+
 struct source {
     enum source_kind kind;
     const struct tensor *tensor, *scales, *zeros, *order;

@@ -99,10 +99,12 @@ int cmd_convert(int argc, char **argv)
         return code;
     }
     int type = type_of(c.type);
-    if (set.n_args != 2)
-        return usage_error("convert: IN and OUT.gguf are needed; see `quoll convert --help`");
-    if (type < -1)
+    if (set.n_args != 2 || type < -1) {
+        lora_list_free(&c.lora);
+        if (set.n_args != 2)
+            return usage_error("convert: IN and OUT.gguf are needed; see `quoll convert --help`");
         return usage_error("convert: --type wants f32, f16, bf16 or keep, not '%s'", c.type);
+    }
     char err[1024] = "";
     tool_catch_interrupts();
     int rc = convert(args[0], args[1], type, &c.lora, err, sizeof err);
