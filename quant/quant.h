@@ -249,6 +249,12 @@ static inline float e4m3_half_to_f32(uint8_t e)
     return e == 0x7f ? 0 : f * 0x1p119f; /* 0x7f is NaN, which no scale is */
 }
 
+/* n elements of a type that can be a matrix's weights, a multiple of block_len, at random: finite, every
+ * block on both sides of zero with a largest magnitude of 0.02 … 0.2. The same state (any number) gives the
+ * same blocks and ends as another one. The first 8192 elements are drawn, the others repeat their blocks at
+ * random. dst needs no alignment. */
+void qtype_random(enum qtype t, void *dst, int64_t n, uint64_t *state);
+
 /* x[n] -> dst[n / ACT_LEN]; n a multiple of ACT_LEN. The scalar reference of rule 3. */
 void act_quantise(struct act_block *dst, const float *x, int64_t n);
 
