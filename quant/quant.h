@@ -220,6 +220,10 @@ extern const struct qtype_info qtypes[QTYPE_COUNT];
 int qtype_by_name(const char *name);
 int qtype_by_gguf_id(uint32_t id);
 
+/* t where rows of row_len elements can have it, else what llama.cpp's quantize takes instead: a type of
+ * blocks of 32 (Q4_K: Q5_0), where those do not divide the row either F16. */
+enum qtype qtype_for_rows(enum qtype t, int64_t row_len);
+
 /* Bytes of n elements, a multiple of block_len. */
 static inline int64_t qtype_bytes(enum qtype t, int64_t n)
 {

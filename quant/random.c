@@ -50,12 +50,15 @@ void qtype_random(enum qtype t, void *dst, int64_t n, uint64_t *state)
 {
     const struct qtype_info *q = &qtypes[t];
     assert(t < QTYPE_N_MATRIX && q->block_len <= QK_K && n % q->block_len == 0);
-    uint64_t n_pool = (uint64_t)(POOL_LEN / q->block_len);
-    uint64_t n_blocks = (uint64_t)(n / q->block_len);
-    size_t n_bytes = (size_t)q->block_bytes;
-    uint8_t *blocks = dst;
-    for (uint64_t i = 0; i < n_blocks && i < n_pool; i++)
-        draw_block(q, blocks + i * n_bytes, state);
-    for (uint64_t i = n_pool; i < n_blocks; i++)
-        memcpy(blocks + i * n_bytes, blocks + draw(state) % n_pool * n_bytes, n_bytes);
+    size_t block = (size_t)q->block_bytes, total = (size_t)qtype_bytes(t, n);
+    /* What repeats is one block, or as many elements without blocks. */
+    size_t piece = q->block_len == 1 ? ACT_LEN * block : block;
+    size_t pool = (size_t)qtype_bytes(t, POOL_LEN), n_pieces = pool / piece;
+    uint8_t *bytes = dst;
+    for (size_t at = 0; at < total && at < pool; at += block)
+        draw_block(q, bytes + at, state);
+    for (size_t at = pool; at < total; at += piece) {
+        size_t from = (size_t)(draw(state) % n_pieces) * piece;
+        memcpy(bytes + at, bytes + from, total - at < piece ? total - at : piece);
+    }
 }

@@ -115,6 +115,39 @@ START_TEST(nothing_is_written_for_nothing)
 }
 END_TEST
 
+/* Types without blocks have rows of any length. */
+START_TEST(any_number_of_floats)
+{
+    for (int64_t n = 1; n < 12000; n += n / 3 + 1) {
+        struct drawn d = draw(QTYPE_BF16, n, 9);
+        for (int64_t i = 0; i < n; i++)
+            ck_assert(fabsf(d.x[i]) >= 0.02f && fabsf(d.x[i]) <= 0.2f);
+        drop(&d);
+    }
+}
+END_TEST
+
+START_TEST(rows_that_do_not_divide_have_another_type)
+{
+    static const struct {
+        enum qtype type;
+        int64_t row_len;
+        enum qtype want;
+    } cases[] = {
+        {QTYPE_Q4_K, 4096, QTYPE_Q4_K}, {QTYPE_Q4_K, 896, QTYPE_Q5_0},     {QTYPE_Q5_K, 896, QTYPE_Q5_1},
+        {QTYPE_Q6_K, 576, QTYPE_Q8_0},  {QTYPE_IQ2_XXS, 32, QTYPE_IQ4_NL}, {QTYPE_TQ1_0, 64, QTYPE_Q4_0},
+        {QTYPE_Q4_0, 33, QTYPE_F16},    {QTYPE_Q6_K, 100, QTYPE_F16},      {QTYPE_NVFP4, 96, QTYPE_Q4_0},
+        {QTYPE_BF16, 33, QTYPE_BF16},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+        ck_assert_str_eq(qtypes[qtype_for_rows(cases[i].type, cases[i].row_len)].name,
+                         qtypes[cases[i].want].name);
+    for (int t = 0; t < QTYPE_N_MATRIX; t++)
+        for (int64_t n = 1; n <= 512; n++)
+            ck_assert(n % qtypes[qtype_for_rows((enum qtype)t, n)].block_len == 0);
+}
+END_TEST
+
 static Suite *random_suite(void)
 {
     Suite *s = suite_create("quant/random");
@@ -125,6 +158,8 @@ static Suite *random_suite(void)
     tcase_add_loop_test(t, state_is_the_seed, 0, QTYPE_N_MATRIX);
     tcase_add_test(t, zero_points_are_in_range);
     tcase_add_test(t, nothing_is_written_for_nothing);
+    tcase_add_test(t, any_number_of_floats);
+    tcase_add_test(t, rows_that_do_not_divide_have_another_type);
     suite_add_tcase(s, t);
     return s;
 }
