@@ -91,6 +91,11 @@ bench: ## prompt and generation speed of the default model
 	$(again) quoll model
 	@./quoll bench -m $(MODEL) $(ARGS)
 
+bench-kernels: ## each kernel alone, beside the machine's limits (ARGS="-t 2 q4_k")
+	@tools/setup.sh build
+	$(again) $(B)/bench-kernels
+	@$(B)/bench-kernels $(ARGS)
+
 asan: ## every test under the address and undefined-behaviour sanitizers
 	@tools/setup.sh build test
 	$(again) CONFIG=asan suite
@@ -127,11 +132,11 @@ clean: ## remove everything that was built (weights/ stays)
 	rm -rf build quoll
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
 	@echo "Variables: CC, CFLAGS, LDFLAGS, WERROR=-Werror, CONFIG=release|asan|tsan|emu, PREFIX, DESTDIR, ARGS (more options for chat and bench), V=1 (show the commands)."
 
 .DEFAULT_GOAL := all
-.PHONY: all chat test bench asan tsan emu model $(MODEL) format lint install clean help
+.PHONY: all chat test bench bench-kernels asan tsan emu model $(MODEL) format lint install clean help
 
 # ---- How it is built -----------------------------------------------------------------------------
 
@@ -158,6 +163,10 @@ $(B)/quoll: $(LIB_OBJS) $(TOOL_OBJS)
 $(B)/run-tests: $(TEST_OBJS) $(LIB_OBJS) $(filter-out $(B)/tools/main.o,$(TOOL_OBJS))
 	$(SHOW) LD $@
 	$(Q)$(LINK) -o $@ $^ $(TEST_LIBS) $(LDLIBS)
+
+$(B)/bench-kernels: $(B)/tests/bench_kernels.o $(LIB_OBJS) $(filter-out $(B)/tools/main.o,$(TOOL_OBJS))
+	$(SHOW) LD $@
+	$(Q)$(LINK) -o $@ $^ $(LDLIBS)
 
 suite: $(B)/quoll $(B)/run-tests
 	$(run_tests)

@@ -256,4 +256,9 @@ struct ops {
 /* The CPU's operators at a level that is supported and built. */
 const struct ops *ops_cpu(enum isa isa);
 
+/* That level's limits: rounds of multiply-adds of bytes, or of floats, on registers alone, to be timed. How
+ * many multiply-adds they were. */
+int64_t cpu_peak_dots(enum isa isa, int64_t n_rounds);
+int64_t cpu_peak_fmas(enum isa isa, int64_t n_rounds);
+
 #endif

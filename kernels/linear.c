@@ -18,6 +18,16 @@ const struct linear_kernels *linear_kernels(enum isa isa)
     }
 }
 
+int64_t cpu_peak_dots(enum isa isa, int64_t n_rounds)
+{
+    return linear_kernels(isa)->peak_dots(n_rounds);
+}
+
+int64_t cpu_peak_fmas(enum isa isa, int64_t n_rounds)
+{
+    return linear_kernels(isa)->peak_fmas(n_rounds);
+}
+
 size_t cpu_scratch_bytes(int n_tokens, int64_t cols)
 {
     return (size_t)n_tokens * (size_t)((cols + ACT_LEN - 1) / ACT_LEN) * sizeof(struct act_block);

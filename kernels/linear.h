@@ -30,6 +30,8 @@ struct linear_kernels {
     void (*f32)(const struct linear_job *j);
     /* n consecutive values into n / 32 blocks that are `stride` blocks apart. */
     void (*act_quantise)(struct act_block *dst, int64_t stride, const float *x, int64_t n);
+    /* cpu_peak_dots, cpu_peak_fmas */
+    int64_t (*peak_dots)(int64_t n_rounds), (*peak_fmas)(int64_t n_rounds);
 };
 
 extern const struct linear_kernels linear_scalar, linear_avx2, linear_avx512, linear_vnni;

@@ -8,6 +8,16 @@
 #define MAC_TOKENS 16
 #define FMA_TOKENS 16
 
+/* As in linear_avx2.c: x is a new value to the compiler, which keeps sums in the order written (FORGET) and
+ * computes them every time (KEEP). */
+#ifdef QUOLL_EMULATE_AVX512
+#define FORGET(x) ((void)(x))
+#define KEEP(x)   __asm__ volatile("" : "+m"(x))
+#else
+#define FORGET(x) __asm__("" : "+v"(x))
+#define KEEP(x)   __asm__ volatile("" : "+v"(x))
+#endif
+
 INLINE __m512i load512(const uint8_t *p)
 {
     return _mm512_loadu_si512((const void *)p);
@@ -106,6 +116,7 @@ INLINE __m512i block_sum(const struct pack_format f, const __m512i w[GROUPS], co
                 a = _mm512_mask_sub_epi8(a, _mm512_movepi8_mask(w[g]), _mm512_setzero_si512(), a);
             }
             part = _mm512_add_epi16(part, _mm512_maddubs_epi16(magnitude, a));
+            FORGET(part);
         }
         start = _mm512_add_epi32(start, _mm512_madd_epi16(part, _mm512_set1_epi16(1)));
     }
@@ -237,4 +248,46 @@ INLINE void fma_tokens(const float (*w)[TILE_ROWS], int n_cols, const float *x, 
     UNROLL
     for (int t = 0; t < n; t++)
         _mm512_store_ps(total[t], _mm512_add_ps(_mm512_load_ps(total[t]), acc[t]));
+}
+
+/* Sixteen sums each. */
+static int64_t peak_dots(int64_t n)
+{
+    __m512i sum[16], w[GROUPS];
+    const int8_t q[ACT_LEN] = {0};
+    const struct pack_format f = {.scales = SCALE_BLOCK_MIN, .low_bits = 4};
+    UNROLL
+    for (int g = 0; g < GROUPS; g++)
+        w[g] = _mm512_setzero_si512();
+    UNROLL
+    for (int t = 0; t < 16; t++)
+        sum[t] = _mm512_setzero_si512();
+    for (int64_t i = 0; i < n; i++) {
+        KEEP(w[0]);
+        UNROLL
+        for (int t = 0; t < 16; t++)
+            sum[t] = block_sum(f, w, q, 0, GROUPS, sum[t]);
+    }
+    UNROLL
+    for (int t = 0; t < 16; t++)
+        KEEP(sum[t]);
+    return n * 16 * GROUPS * 64;
+}
+
+static int64_t peak_fmas(int64_t n)
+{
+    __m512 sum[16], x = _mm512_setzero_ps();
+    UNROLL
+    for (int t = 0; t < 16; t++)
+        sum[t] = _mm512_setzero_ps();
+    for (int64_t i = 0; i < n; i++) {
+        KEEP(x);
+        UNROLL
+        for (int t = 0; t < 16; t++)
+            sum[t] = _mm512_fmadd_ps(x, x, sum[t]);
+    }
+    UNROLL
+    for (int t = 0; t < 16; t++)
+        KEEP(sum[t]);
+    return n * 16 * 16;
 }

@@ -8,6 +8,13 @@
 #define MAC_TOKENS 4
 #define FMA_TOKENS 4
 
+/* The compiler takes x for a new value. Sums so treated are added up in the order written: compilers would
+ * make balanced trees of integer sums, whose leaves do not fit the registers (half of the loop was spills).
+ */
+#define FORGET(x) __asm__("" : "+x"(x))
+/* And computes it every time. */
+#define KEEP(x) __asm__ volatile("" : "+x"(x))
+
 INLINE __m256i load256(const uint8_t *p)
 {
     return _mm256_loadu_si256((const __m256i *)(const void *)p);
@@ -104,6 +111,8 @@ INLINE void block_sums(const struct pack_format f, const struct codes c, const s
                 }
                 part[t][0] = g == s ? p0 : _mm256_add_epi16(part[t][0], p0);
                 part[t][1] = g == s ? p1 : _mm256_add_epi16(part[t][1], p1);
+                FORGET(part[t][0]);
+                FORGET(part[t][1]);
             }
         }
         UNROLL
@@ -287,6 +296,51 @@ void act_quantise_avx2(struct act_block *dst, int64_t stride, const float *x, in
         dst->d = amax / 127.0f;
         dst->ds = dst->d * (float)(dst->sum[0] + dst->sum[1]);
     }
+}
+
+static int64_t peak_dots(int64_t n)
+{
+    enum { SUMS = 4, SPAN = 8 };
+    const __m256i ones = _mm256_set1_epi16(1);
+    __m256i sum[SUMS], w = ones, a = ones;
+    UNROLL
+    for (int k = 0; k < SUMS; k++)
+        sum[k] = _mm256_setzero_si256();
+    for (int64_t i = 0; i < n; i++) {
+        UNROLL
+        for (int k = 0; k < SUMS; k++) {
+            __m256i part = _mm256_setzero_si256();
+            UNROLL
+            for (int g = 0; g < SPAN; g++) {
+                KEEP(w);
+                part = _mm256_add_epi16(part, _mm256_maddubs_epi16(w, a));
+            }
+            sum[k] = _mm256_add_epi32(sum[k], _mm256_madd_epi16(part, ones));
+        }
+    }
+    UNROLL
+    for (int k = 0; k < SUMS; k++)
+        KEEP(sum[k]);
+    return n * SUMS * SPAN * 32;
+}
+
+static int64_t peak_fmas(int64_t n)
+{
+    enum { SUMS = 12 };
+    __m256 sum[SUMS], x = _mm256_setzero_ps();
+    UNROLL
+    for (int k = 0; k < SUMS; k++)
+        sum[k] = _mm256_setzero_ps();
+    for (int64_t i = 0; i < n; i++) {
+        KEEP(x);
+        UNROLL
+        for (int k = 0; k < SUMS; k++)
+            sum[k] = _mm256_fmadd_ps(x, x, sum[k]);
+    }
+    UNROLL
+    for (int k = 0; k < SUMS; k++)
+        KEEP(sum[k]);
+    return n * SUMS * 8;
 }
 
 #include "kernels/linear_tiles.h"

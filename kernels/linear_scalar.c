@@ -152,6 +152,33 @@ static void quantise(struct act_block *dst, int64_t stride, const float *x, int6
         act_quantise(dst + b * stride, x + b * ACT_LEN, ACT_LEN);
 }
 
+/* Eight sums each, unknown to the compiler. */
+static int64_t peak_dots(int64_t n)
+{
+    int32_t sum[8] = {0}, q = 3;
+    for (int64_t i = 0; i < n; i++)
+        for (int k = 0; k < 8; k++) {
+            __asm__ volatile("" : "+r"(q));
+            sum[k] += k * q;
+        }
+    for (int k = 0; k < 8; k++)
+        __asm__ volatile("" : : "r"(sum[k]));
+    return 8 * n;
+}
+
+static int64_t peak_fmas(int64_t n)
+{
+    float sum[8] = {0}, x = 3;
+    for (int64_t i = 0; i < n; i++)
+        for (int k = 0; k < 8; k++) {
+            __asm__ volatile("" : "+x"(x));
+            sum[k] = fmaf(x, x, sum[k]);
+        }
+    for (int k = 0; k < 8; k++)
+        __asm__ volatile("" : : "x"(sum[k]));
+    return 8 * n;
+}
+
 #include "kernels/linear_tiles.h"
 
 const struct linear_kernels linear_scalar = LINEAR_KERNELS(quantise);

@@ -12,6 +12,8 @@
  *         the same for one token, from the packed codes; c holds the scales only
  *     fma_tokens(w, n_cols, x, stride, n, total)
  *         the same for float weights w[column][row] and activations x[t · stride + column]
+ *     peak_dots(n), peak_fmas(n)
+ *         n rounds of the multiply-adds those are made of, on registers alone; how many they were
  *
  * and gets the functions of struct linear_kernels. */
 
@@ -267,7 +269,8 @@ static void tiles_f32(const struct linear_job *j)
     }
 }
 
-#define LINEAR_KERNELS(quantise_)                                       \
-    {                                                                   \
-        .fast = tiles_fast, .f32 = tiles_f32, .act_quantise = quantise_ \
+#define LINEAR_KERNELS(quantise_)                                                                \
+    {                                                                                            \
+        .fast = tiles_fast, .f32 = tiles_f32, .act_quantise = quantise_, .peak_dots = peak_dots, \
+        .peak_fmas = peak_fmas                                                                   \
     }

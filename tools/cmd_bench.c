@@ -1,7 +1,7 @@
 /* `quoll bench`: prompt and generation speed, measured as llama-bench measures it. */
 #include "model/arch.h"
 #include "quant/err.h"
-#include "tools/bench_membw.h"
+#include "tools/bench_limits.h"
 #include "tools/session.h"
 
 #include <inttypes.h>
@@ -25,7 +25,8 @@ struct bench_command {
     int repetitions;
     enum format format;
     bool membw;
-    json_t *records; /* FORMAT_JSON */
+    struct bench_limits limits; /* of membw */
+    json_t *records;            /* FORMAT_JSON */
     size_t n_printed;
 };
 
@@ -187,7 +188,7 @@ static void print_md(struct bench_command *c, const struct session *s, const str
 }
 
 static json_t *test_record(const struct bench_command *c, const struct session *s, const struct test *t,
-                           const char *type, uint64_t n_params, double membw)
+                           const char *type, uint64_t n_params)
 {
     json_t *samples = json_array();
     for (int i = 0; i < t->n_samples; i++)
@@ -201,8 +202,11 @@ static json_t *test_record(const struct bench_command *c, const struct session *
         qtypes[s->type_k].name, "type_v", qtypes[s->type_v].name, "n_prompt", (json_int_t)t->n_prompt,
         "n_gen", (json_int_t)t->n_gen, "n_depth", (json_int_t)t->n_depth, "avg_ts", t->mean, "stddev_ts",
         t->deviation, "samples_ts", samples, "read_gb_s", t->read_gb_s);
-    if (r && c->membw)
-        json_object_set_new(r, "membw_gb_s", json_real(membw * 1e-9));
+    if (r && c->membw) {
+        json_object_set_new(r, "membw_gb_s", json_real(c->limits.read * 1e-9));
+        json_object_set_new(r, "int8_gmac_s", json_real(c->limits.dots * 1e-9));
+        json_object_set_new(r, "f32_gmac_s", json_real(c->limits.fmas * 1e-9));
+    }
     return r;
 }
 
@@ -247,8 +251,8 @@ static void print_csv(const struct bench_command *c, json_t *r)
     printf("\n");
 }
 
-static int print_test(struct bench_command *c, const struct session *s, const struct test *t, double membw,
-                      char *err, size_t errlen)
+static int print_test(struct bench_command *c, const struct session *s, const struct test *t, char *err,
+                      size_t errlen)
 {
     char type[128];
     struct model_memory mem;
@@ -257,7 +261,7 @@ static int print_test(struct bench_command *c, const struct session *s, const st
     if (c->format == FORMAT_MD) {
         print_md(c, s, t, type, mem.n_params);
     } else {
-        json_t *r = test_record(c, s, t, type, mem.n_params, membw);
+        json_t *r = test_record(c, s, t, type, mem.n_params);
         if (!r)
             return err_set(err, errlen, "out of memory");
         if (c->format == FORMAT_JSON) {
@@ -295,8 +299,7 @@ static int64_t positions(const struct bench_command *c)
 
 /* One kind of test (prompts or generation) of the given lengths, at every depth. */
 static int bench_lengths(struct bench_command *c, struct session *s, const struct int_list *lengths,
-                         bool generate, struct test *t, const int32_t *ids, double membw, char *err,
-                         size_t errlen)
+                         bool generate, struct test *t, const int32_t *ids, char *err, size_t errlen)
 {
     for (size_t i = 0; i < lengths->n; i++) {
         if (lengths->v[i] == 0)
@@ -305,14 +308,14 @@ static int bench_lengths(struct bench_command *c, struct session *s, const struc
         t->n_gen = generate ? lengths->v[i] : 0;
         int rc = measure(s, t, ids, err, errlen);
         if (rc == 0)
-            rc = print_test(c, s, t, membw, err, errlen);
+            rc = print_test(c, s, t, err, errlen);
         if (rc != 0)
             return rc;
     }
     return 0;
 }
 
-static int bench_model(struct bench_command *c, struct session *s, double membw, char *err, size_t errlen)
+static int bench_model(struct bench_command *c, struct session *s, char *err, size_t errlen)
 {
     struct test t = {.n_samples = c->repetitions};
     size_t n_ids = (size_t)positions(c);
@@ -330,9 +333,9 @@ static int bench_model(struct bench_command *c, struct session *s, double membw,
         rc = session_set_threads(s, t.n_threads, &c->run, err, errlen);
         for (size_t k = 0; rc == 0 && k < c->n_depth.n; k++) {
             t.n_depth = c->n_depth.v[k];
-            rc = bench_lengths(c, s, &c->n_prompt, false, &t, ids, membw, err, errlen);
+            rc = bench_lengths(c, s, &c->n_prompt, false, &t, ids, err, errlen);
             if (rc == 0)
-                rc = bench_lengths(c, s, &c->n_gen, true, &t, ids, membw, err, errlen);
+                rc = bench_lengths(c, s, &c->n_gen, true, &t, ids, err, errlen);
         }
     }
     free(ids);
@@ -345,8 +348,7 @@ static int run(struct bench_command *c)
     char err[1024];
     int max_threads = (int)list_max(&c->n_threads);
     tool_catch_interrupts();
-    double membw = c->membw ? bench_membw(max_threads) : 0;
-    if (c->membw && membw == 0 && tool_interrupts() == 0)
+    if (c->membw && bench_limits(&c->limits, c->run.isa, max_threads) && tool_interrupts() == 0)
         return tool_error("out of memory for --membw");
     c->run.n_threads = c->run.n_threads_batch = max_threads;
     if (c->run.n_ctx < 0)
@@ -361,7 +363,7 @@ static int run(struct bench_command *c)
                          "the tests need %" PRId64 " positions, the context holds %" PRId64 " (-c)",
                          positions(c), s.n_ctx);
         if (rc == 0)
-            rc = bench_model(c, &s, membw, err, sizeof err);
+            rc = bench_model(c, &s, err, sizeof err);
         session_close(&s);
     }
     if (c->format == FORMAT_JSON) {
@@ -371,7 +373,8 @@ static int run(struct bench_command *c)
     if (c->format == FORMAT_MD && rc == 0) {
         printf("\nquoll %s, %s, level %s", QUOLL_VERSION, machine_cpu_name(), isa_name(c->run.isa));
         if (c->membw)
-            printf(", reads %.2f GB/s with %d threads", membw * 1e-9, max_threads);
+            printf(", %d threads read %.2f GB/s and multiply %.0f G bytes/s, %.0f G floats/s", max_threads,
+                   c->limits.read * 1e-9, c->limits.dots * 1e-9, c->limits.fmas * 1e-9);
         printf("\n");
     }
     return rc == 0 ? EXIT_OK : rc == SESSION_STOPPED ? EXIT_INTERRUPTED : tool_error("%s", err);
@@ -392,7 +395,8 @@ int cmd_bench(int argc, char **argv)
         OPTION_NUMBER_ROW("repetitions", 'r', &c.repetitions, 1, MAX_REPETITIONS, "N", "(default: 5)"),
         OPTION_CALL_ROW("output", 'o', &c.format, set_format, "FORMAT",
                         "md, csv, json or jsonl (default: md)"),
-        OPTION_FLAG_ROW("membw", 0, &c.membw, "also measure how fast these threads read memory"),
+        OPTION_FLAG_ROW("membw", 0, &c.membw,
+                        "also measure the limits of these threads: reading, multiplying"),
     };
     struct option_set set = {
         .usage = "quoll bench [-m MODEL]… [-p 512] [-n 128] [-d 0] [-t N,…] [-r 5] [-o md|csv|json|jsonl] "

@@ -1,0 +1,167 @@
+/* make bench-kernels: how fast each kernel is alone, beside what the machine's limits allow.
+ *
+ *     build/release/bench-kernels [-t THREADS] [--isa LEVEL] [NAME …]      NAME: part of a row's name
+ *
+ * One token is measured against the read bandwidth (its weights are larger than any cache), prompts against
+ * the rate of byte products (float types: of fused multiply-adds) of registers alone. Each number is the
+ * best of several runs: other work on the machine only ever slows one down. */
+#include "kernels/kernels.h"
+#include "tests/quant/random_blocks.h"
+#include "tools/bench_limits.h"
+#include "tools/tools.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+enum { ROWS = 4096, COLS = 4096, LONG_ROWS = 49152, PROMPT = 512, RUNS = 5 };
+
+static struct bench {
+    const struct ops *ops;
+    struct team *team;
+    int n_threads;
+    double read, dots, fmas; /* limits: bytes, byte products, float products per second */
+    char **names;
+    int n_names;
+} bench;
+
+static bool is_asked(const char *name)
+{
+    for (int i = 0; i < bench.n_names; i++)
+        if (strstr(name, bench.names[i]))
+            return true;
+    return bench.n_names == 0;
+}
+
+/* One thread is timed by its own clock, which stands still while it waits for a CPU. */
+static double now(void)
+{
+    struct timespec t;
+    if (bench.n_threads > 1)
+        return machine_seconds();
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
+}
+
+/* Seconds of the fastest of RUNS runs. */
+static double fastest(void (*fn)(struct worker *w, void *arg), void *arg)
+{
+    double best = 1e30;
+    for (int i = 0; i < RUNS; i++) {
+        double start = now();
+        team_run(bench.team, fn, arg);
+        double seconds = now() - start;
+        best = seconds < best ? seconds : best;
+    }
+    return best;
+}
+
+static float *random_floats(int64_t n)
+{
+    float *x = malloc(sizeof *x * (size_t)n);
+    uint32_t state = 1;
+    for (int64_t i = 0; x && i < n; i++) {
+        state = state * 1664525u + 1013904223u;
+        x[i] = (float)(int32_t)state * 0x1p-31f;
+    }
+    return x;
+}
+
+/* ---- Products ------------------------------------------------------------------------------------- */
+
+static void run_linear(struct worker *w, void *arg)
+{
+    bench.ops->linear(w, arg);
+}
+
+static void bench_linear(enum qtype t, float *x, float *y)
+{
+    static const int tokens[] = {1, 4, 16, 64, PROMPT};
+    if (!is_asked(qtypes[t].name))
+        return;
+    const int64_t row_bytes = qtype_bytes(t, COLS);
+    uint8_t *rows = malloc((size_t)(ROWS * row_bytes));
+    struct packed w;
+    uint32_t state = 1;
+    if (!rows || bench.ops->packed_alloc(&w, t, LONG_ROWS, COLS)) {
+        free(rows);
+        return;
+    }
+    random_blocks(rows, t, ROWS * (int64_t)COLS, &state);
+    for (int64_t row = 0; row < LONG_ROWS; row += ROWS)
+        bench.ops->pack(&w, row, ROWS, rows);
+    printf("%-8s", qtypes[t].name);
+    for (size_t i = 0; i < sizeof tokens / sizeof *tokens; i++) {
+        int n = tokens[i];
+        struct packed part = w;
+        if (n > 1) { /* what a thread's share of one layer is */
+            part.rows = ROWS;
+            part.n_tiles = ROWS / TILE_ROWS;
+        }
+        void *scratch = bench.ops->alloc(bench.ops->scratch_bytes(n, COLS));
+        struct linear_args a = {
+            .x = x, .n_tokens = n, .n_parts = 1, .part = {{.w = &part, .out = y}}, .scratch = scratch};
+        double seconds = fastest(run_linear, &a);
+        double products = (double)part.rows * COLS * n;
+        if (n == 1) {
+            double bytes = (double)part.rows * (double)row_bytes;
+            printf(" %7.2f GB/s %4.0f %%", bytes / seconds * 1e-9, 100 * bytes / seconds / bench.read);
+        }
+        double limit = qtypes[t].x_is_f32 ? bench.fmas : bench.dots;
+        printf(" | %6.1f %4.0f %%", products / seconds * 1e-9, 100 * products / seconds / limit);
+        bench.ops->release(scratch, bench.ops->scratch_bytes(n, COLS));
+    }
+    printf("\n");
+    fflush(stdout);
+    bench.ops->packed_release(&w);
+    free(rows);
+}
+
+static int bench_products(void)
+{
+    float *x = random_floats(PROMPT * COLS), *y = malloc(sizeof *y * (size_t)PROMPT * LONG_ROWS);
+    if (!x || !y)
+        return tool_error("out of memory");
+    printf("\nproducts of %d × %d weights, G multiply-adds/s and %% of the limit, by tokens at once\n", ROWS,
+           COLS);
+    printf("%-8s %19s | %13s | %13s | %13s | %13s | %13s\n", "type", "1: weights read", "1", "4", "16", "64",
+           "512");
+    for (int t = 0; t < QTYPE_N_MATRIX; t++)
+        bench_linear((enum qtype)t, x, y);
+    free(x);
+    free(y);
+    return 0;
+}
+
+int main(int argc, char **argv)
+{
+    int isa = (int)isa_best(), at = 1;
+    bench.n_threads = 2;
+    for (; at + 1 < argc && argv[at][0] == '-'; at += 2) {
+        if (strcmp(argv[at], "-t") == 0)
+            bench.n_threads = atoi(argv[at + 1]);
+        else if (strcmp(argv[at], "--isa") == 0)
+            isa = isa_by_name(argv[at + 1]);
+        else
+            break;
+    }
+    if (bench.n_threads < 1 || isa < 0 || !isa_built((enum isa)isa) || !isa_supported((enum isa)isa))
+        return usage_error("bench-kernels [-t THREADS] [--isa LEVEL] [NAME …]");
+    bench.names = argv + at;
+    bench.n_names = argc - at;
+    bench.ops = ops_cpu((enum isa)isa);
+    bench.team = team_new(bench.n_threads);
+    struct bench_limits limits;
+    if (!bench.team || bench_limits(&limits, (enum isa)isa, bench.n_threads))
+        return tool_error("out of memory");
+    bench.read = limits.read;
+    bench.dots = limits.dots;
+    bench.fmas = limits.fmas;
+    printf("%s, level %s, %d threads: reads %.1f GB/s, %.0f G byte products/s, %.0f G float products/s\n",
+           machine_cpu_name(), isa_name((enum isa)isa), bench.n_threads, bench.read * 1e-9, bench.dots * 1e-9,
+           bench.fmas * 1e-9);
+    int rc = bench_products();
+    team_free(bench.team);
+    return rc;
+}
