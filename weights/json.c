@@ -259,15 +259,32 @@ static int flatten(struct flattener *f, json_t *v)
     return rc;
 }
 
-int weights_add_json(struct weights *w, const char *path, const char *prefix, char *err, size_t errlen)
+/* Takes v, NULL included: err is filled then. */
+static int add_value(struct weights *w, json_t *v, const char *path, const char *prefix, char *err,
+                     size_t errlen)
 {
-    json_t *v = weights_read_json(path, MAX_CONFIG_BYTES, false, err, errlen);
+    struct flattener f = {.w = w, .path = path, .first_meta = w->n_meta, .err = err, .errlen = errlen};
     if (!v)
         return -1;
-    struct flattener f = {.w = w, .path = path, .first_meta = w->n_meta, .err = err, .errlen = errlen};
     f.key_len = strlen(prefix);
     memcpy(f.key, prefix, f.key_len + 1); /* prefixes are short and our own */
     int rc = flatten(&f, v);
     json_decref(v);
     return rc ? -1 : weights_check_keys(w, path, f.first_meta, err, errlen);
+}
+
+int weights_add_json(struct weights *w, const char *path, const char *prefix, char *err, size_t errlen)
+{
+    json_t *v = weights_read_json(path, MAX_CONFIG_BYTES, false, err, errlen);
+    return add_value(w, v, path, prefix, err, errlen);
+}
+
+int weights_add_json_text(struct weights *w, const char *text, const char *path, const char *prefix,
+                          char *err, size_t errlen)
+{
+    char why[128];
+    json_t *v = weights_parse_json(text, strlen(text), 0, false, why, sizeof why);
+    if (!v)
+        err_set(err, errlen, "%s: %s", path, why);
+    return add_value(w, v, path, prefix, err, errlen);
 }

@@ -40,8 +40,11 @@ struct weights {
     size_t file_cap, tensor_cap, meta_cap;   /* elements allocated */
     const void **tensor_index, **meta_index; /* pointers into the arrays, sorted by name */
     struct chunk *chunks;
+    uint64_t made_bytes; /* of the tensors that weights_make_tensor added */
 };
 
+/* One more file, without bytes yet; NULL: out of memory. */
+struct mapped_file *weights_new_file(struct weights *w, const char *name);
 /* Maps (or reads) one more file, whole: w->file[w->n_files - 1]. Refuses what is no regular file. */
 int weights_add_file(struct weights *w, const char *path, char *err, size_t errlen);
 
@@ -60,6 +63,10 @@ const char *weights_name_fault(const char *s, size_t len);
 /* Elements of a tensor and, from them, t->bytes; a message without file or tensor name on overflow or a
  * row that is no multiple of the type's block. */
 int weights_tensor_size(struct tensor *t, char *err, size_t errlen);
+
+/* Sorts what lookup needs, when all tensors and metadata are there; once more when there are more. Fails
+ * when two of a kind have the same name. */
+int weights_index(struct weights *w, char *err, size_t errlen);
 
 /* Fails when two of the metadata w->meta[first …] have the same key. */
 int weights_check_keys(const struct weights *w, const char *path, size_t first, char *err, size_t errlen);
@@ -84,8 +91,11 @@ struct json_t *weights_parse_json(const void *data, size_t len, uint64_t base, b
 /* The same from a file of at most max_bytes that holds an object; NULL: err is filled. */
 struct json_t *weights_read_json(const char *path, size_t max_bytes, bool unique_names, char *err,
                                  size_t errlen);
-/* A JSON file as metadata "prefix.key", flattened as weights.h says. */
+/* A JSON file as metadata "prefix.key", flattened as weights.h says; the same of a text, called `path` in
+ * messages. */
 int weights_add_json(struct weights *w, const char *path, const char *prefix, char *err, size_t errlen);
+int weights_add_json_text(struct weights *w, const char *text, const char *path, const char *prefix,
+                          char *err, size_t errlen);
 
 /* The readers: w->file[file] is mapped (gguf_read: the only one so far), the rest of w is theirs to fill. */
 int gguf_read(struct weights *w, char *err, size_t errlen);

@@ -134,16 +134,22 @@ static int load_fd(struct weights *w, struct mapped_file *f, int fd, char *err, 
     return 0;
 }
 
-int weights_add_file(struct weights *w, const char *path, char *err, size_t errlen)
+struct mapped_file *weights_new_file(struct weights *w, const char *name)
 {
     void *items = w->file;
     struct mapped_file *f = add_element(&items, &w->file_cap, (size_t)w->n_files, sizeof *f);
     w->file = items;
-    if (!f || !(f->name = strdup(path))) {
-        (void)err_set(err, errlen, "%s: out of memory", path);
-        return -1;
-    }
+    if (!f || !(f->name = strdup(name)))
+        return NULL;
     w->n_files++;
+    return f;
+}
+
+int weights_add_file(struct weights *w, const char *path, char *err, size_t errlen)
+{
+    struct mapped_file *f = weights_new_file(w, path);
+    if (!f)
+        return err_set(err, errlen, "%s: out of memory", path);
     /* O_NONBLOCK: opening a FIFO that nobody writes must not hang; it changes nothing for files. */
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
     if (fd < 0)
@@ -277,8 +283,10 @@ int weights_check_keys(const struct weights *w, const char *path, size_t first, 
     return twice ? err_set(err, errlen, "%s: key '%.80s' occurs twice", path, twice) : 0;
 }
 
-static int build_indexes(struct weights *w, char *err, size_t errlen)
+int weights_index(struct weights *w, char *err, size_t errlen)
 {
+    free(w->tensor_index);
+    free(w->meta_index);
     w->tensor_index = calloc(w->n_tensors + 1, sizeof *w->tensor_index);
     w->meta_index = calloc(w->n_meta + 1, sizeof *w->meta_index);
     if (!w->tensor_index || !w->meta_index)
@@ -414,7 +422,7 @@ int weights_open(struct weights **out, const char *path, const struct weights_op
     }
     if (opt)
         w->opt = *opt;
-    if (read_path(w, err, errlen) || build_indexes(w, err, errlen) || check_overlaps(w, err, errlen)) {
+    if (read_path(w, err, errlen) || weights_index(w, err, errlen) || check_overlaps(w, err, errlen)) {
         weights_close(w);
         return -1;
     }

@@ -136,6 +136,23 @@ size_t weights_n_meta(const struct weights *w);
 const struct meta *weights_meta(const struct weights *w, size_t i);
 const struct meta *weights_meta_find(const struct weights *w, const char *key);
 
+/* ---- Made, not read: a model whose tensors are given one by one, their bytes in memory ---- */
+
+/* name: what weights_path says and messages begin with. config: the text of a config.json, which becomes
+ * metadata as a folder's does; NULL: it is read from config_path. No tensors yet. */
+int weights_make(struct weights **out, const char *name, const char *config, const char *config_path,
+                 char *err, size_t errlen);
+/* One more tensor (dims of n_dims elements, dims[0] fastest), without data. It is found by its name after
+ * the next weights_make_done. −1: a shape that the type cannot have, too many tensors, more bytes than any
+ * memory. */
+int weights_make_tensor(struct weights *w, const char *name, enum qtype type, int n_dims, const int64_t *dims,
+                        char *err, size_t errlen);
+int weights_make_done(struct weights *w, char *err, size_t errlen);
+/* Memory for tensors' data, of any content; w frees it. NULL: there is not so much. */
+void *weights_make_buffer(struct weights *w, uint64_t n_bytes);
+/* Tensor i's bytes are these; tensors may share them. */
+void weights_make_data(struct weights *w, size_t i, const void *data);
+
 /* Element i of a value as …; false when the type does not fit (integers: any integer type or BOOL
  * whose value fits; floats: F32, F64 or any integer) or i is out of range. */
 bool meta_int(const struct meta *m, uint64_t i, int64_t *out);
