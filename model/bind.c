@@ -97,6 +97,21 @@ bool role_is_matrix(enum role role)
     return roles[role].kind >= MATRIX;
 }
 
+bool role_is_norm(enum role role)
+{
+    return roles[role].kind == NORM;
+}
+
+bool role_in_layer(enum role role)
+{
+    return roles[role].in_layer;
+}
+
+enum tensor_group role_group(enum role role)
+{
+    return roles[role].group;
+}
+
 void *binding_place(struct model *m, const struct binding *b)
 {
     const struct role_info *r = &roles[b->role];

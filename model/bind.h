@@ -20,6 +20,9 @@ int bind_tensors(struct binding **out, size_t *n, const struct weights *w, const
 void bindings_free(struct binding *b, size_t n);
 
 bool role_is_matrix(enum role role);
+bool role_is_norm(enum role role);
+bool role_in_layer(enum role role); /* else the model's own */
+enum tensor_group role_group(enum role role);
 /* A matrix's shape; a vector's length as cols. */
 void role_shape(const struct config *c, enum role role, int64_t *rows, int64_t *cols);
 /* Which rows of a tensor called `name` are those of its role `index`, which begins at row `first`; hf: under

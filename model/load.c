@@ -429,6 +429,14 @@ static void count_memory(struct model *m, const struct binding *b, size_t n)
         mem->token_bytes += experts / (uint64_t)m->config.n_experts * (uint64_t)m->config.n_experts_used;
 }
 
+static uint64_t tensor_bytes(const struct weights *w)
+{
+    uint64_t sum = 0;
+    for (size_t i = 0; i < weights_n_tensors(w); i++)
+        sum += weights_tensor(w, i)->bytes;
+    return sum;
+}
+
 int model_load(struct model **out, struct weights *w, const struct model_options *opt, char *err,
                size_t errlen)
 {
@@ -467,7 +475,7 @@ int model_load(struct model **out, struct weights *w, const struct model_options
 
 no_memory:
     (void)err_set(err, errlen, "%s: not enough memory for %" PRIu64 " bytes of weights", weights_path(w),
-                  weights_file_bytes(w));
+                  tensor_bytes(w));
 failed:
     bindings_free(b, n);
     model_free(m);

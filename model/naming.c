@@ -250,10 +250,13 @@ const struct name *naming_find(const struct naming *n, const char *name, size_t 
 void naming_expand(char name[NAME_MAX_BYTES], const char *pattern, int layer, int expert)
 {
     size_t at = 0;
-    for (const char *p = pattern; *p && at < NAME_MAX_BYTES; p++)
-        at += (size_t)(*p == '#'   ? snprintf(name + at, NAME_MAX_BYTES - at, "%d", layer)
-                       : *p == '@' ? snprintf(name + at, NAME_MAX_BYTES - at, "%d", expert)
-                                   : snprintf(name + at, NAME_MAX_BYTES - at, "%c", *p));
+    for (const char *p = pattern; *p && at < NAME_MAX_BYTES - 1; p++)
+        if (*p == '#' || *p == '@')
+            at += (size_t)snprintf(name + at, NAME_MAX_BYTES - at, "%d", *p == '#' ? layer : expert);
+        else
+            name[at++] = *p;
+    if (at < NAME_MAX_BYTES)
+        name[at] = '\0';
 }
 
 bool naming_write(char name[NAME_MAX_BYTES], const struct naming *n, enum role role, int layer, int expert)
