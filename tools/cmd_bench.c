@@ -2,6 +2,7 @@
 #include "model/arch.h"
 #include "quant/err.h"
 #include "tools/bench_limits.h"
+#include "tools/bench_source.h"
 #include "tools/session.h"
 
 #include <inttypes.h>
@@ -21,6 +22,7 @@ enum format { FORMAT_MD, FORMAT_CSV, FORMAT_JSON, FORMAT_JSONL };
 
 struct bench_command {
     struct run_options run;
+    struct bench_sources sources;
     struct int_list n_prompt, n_gen, n_depth, n_threads;
     int repetitions;
     enum format format;
@@ -354,10 +356,10 @@ static int run(struct bench_command *c)
     if (c->run.n_ctx < 0)
         c->run.n_ctx = positions(c);
     int rc = 0;
-    for (size_t i = 0; rc == 0 && i < (c->run.models.n ? c->run.models.n : 1); i++) {
-        const char *path = model_path(c->run.models.n ? c->run.models.item[i] : NULL, err, sizeof err);
+    for (size_t i = 0; rc == 0 && i < (c->sources.n ? c->sources.n : 1); i++) {
+        const struct bench_source fallback = {.name = NULL};
         struct session s = {.path = NULL};
-        rc = path ? session_open(&s, path, &c->run, 0, err, sizeof err) : -1;
+        rc = bench_source_open(&s, c->sources.n ? &c->sources.item[i] : &fallback, &c->run, err, sizeof err);
         if (rc == 0 && positions(c) > s.n_ctx)
             rc = err_set(err, sizeof err,
                          "the tests need %" PRId64 " positions, the context holds %" PRId64 " (-c)",
@@ -385,6 +387,11 @@ int cmd_bench(int argc, char **argv)
     struct bench_command c = {
         .n_prompt = {{512}, 1}, .n_gen = {{128}, 1}, .n_depth = {{0}, 1}, .repetitions = 5};
     const struct option_row rows[] = {
+        OPTION_CALL_ROW("model", 'm', &c.sources, bench_source_add, "PATH",
+                        "a model, repeatable (default: $QUOLL_MODEL, else the default model)"),
+        OPTION_CALL_ROW(
+            "shape", 0, &c.sources, bench_source_add, "NAME:TYPE",
+            "random weights of a known shape, or of a config.json's; repeatable (llama2-7b:q4_0)"),
         OPTION_CALL_ROW("n-prompt", 'p', &c.n_prompt, set_list, "N,…",
                         "prompt lengths (default: 512), 0: none"),
         OPTION_CALL_ROW("n-gen", 'n', &c.n_gen, set_list, "N,…",
@@ -399,18 +406,19 @@ int cmd_bench(int argc, char **argv)
                         "also measure the limits of these threads: reading, multiplying"),
     };
     struct option_set set = {
-        .usage = "quoll bench [-m MODEL]… [-p 512] [-n 128] [-d 0] [-t N,…] [-r 5] [-o md|csv|json|jsonl] "
-                 "[options]",
+        .usage = "quoll bench [-m MODEL | --shape NAME:TYPE]… [-p 512] [-n 128] [-d 0] [-t N,…] [-r 5] "
+                 "[-o md|csv|json|jsonl] [options]",
         .about = "Measures prompt (pp) and generation (tg) speed: mean and standard deviation over -r "
                  "repetitions\n"
-                 "after a warm-up. Lists are comma separated; -m repeats. GB/s: bytes of weights and KV "
-                 "cache read\n"
-                 "per generated token × tokens/s.",
+                 "after a warm-up. Lists are comma separated; -m and --shape repeat. GB/s: bytes of weights\n"
+                 "and KV cache read per generated token × tokens/s.",
         .own = rows,
         .n_own = sizeof rows / sizeof rows[0],
         .run = &c.run,
     };
-    int code = options_parse(&set, argc, argv);
+    int code = options_parse(&set, argc, argv), wrong;
+    if (code == OPTIONS_GO && (wrong = bench_sources_check(&c.sources, &c.run)) != 0)
+        code = wrong;
     if (code == OPTIONS_GO) {
         if (c.n_threads.n == 0) {
             c.n_threads.v[0] = c.run.n_threads;
@@ -420,6 +428,7 @@ int cmd_bench(int argc, char **argv)
         code = c.records ? run(&c) : tool_error("out of memory");
         json_decref(c.records);
     }
+    bench_sources_free(&c.sources);
     run_options_free(&c.run);
     return code;
 }

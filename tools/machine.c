@@ -66,26 +66,40 @@ static int quota_cpus(double quota, double period)
 }
 
 /* cgroup v2's cpu.max ("max 100000" or "200000 100000") and v1's pair of files, in one folder. */
-static int quota_in(const char *dir)
+static uint64_t quota_in(const char *dir)
 {
     char path[4096], line[128];
     double quota, period;
     snprintf(path, sizeof path, "%.4000s/cpu.max", dir);
     if (read_line(path, line, sizeof line))
-        return sscanf(line, "%lf %lf", &quota, &period) == 2 ? quota_cpus(quota, period) : 0;
+        return sscanf(line, "%lf %lf", &quota, &period) == 2 ? (uint64_t)quota_cpus(quota, period) : 0;
     snprintf(path, sizeof path, "%.4000s/cpu.cfs_quota_us", dir);
     if (!read_line(path, line, sizeof line) || sscanf(line, "%lf", &quota) != 1)
         return 0;
     snprintf(path, sizeof path, "%.4000s/cpu.cfs_period_us", dir);
     if (!read_line(path, line, sizeof line) || sscanf(line, "%lf", &period) != 1)
         return 0;
-    return quota_cpus(quota, period);
+    return (uint64_t)quota_cpus(quota, period);
 }
 
-/* The smallest quota of our cgroup and those above it; 0: none. */
-static int cores_by_quota(void)
+/* Bytes that cgroup v2's memory.max ("max": no limit) or v1's file allow. */
+static uint64_t memory_in(const char *dir)
 {
-    int least = 0;
+    static const char *const names[] = {"memory.max", "memory.limit_in_bytes"};
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+        char path[4096], line[128];
+        unsigned long long bytes;
+        snprintf(path, sizeof path, "%.4000s/%s", dir, names[i]);
+        if (read_line(path, line, sizeof line) && sscanf(line, "%llu", &bytes) == 1)
+            return bytes;
+    }
+    return 0;
+}
+
+/* The smallest limit (0: none) in the folders of our cgroup and those above it. */
+static uint64_t least_in_cgroups(const char *controller, uint64_t (*limit_in)(const char *dir))
+{
+    uint64_t least = 0;
     FILE *f = fopen("/proc/self/cgroup", "r");
     char line[2048];
     while (f && fgets(line, sizeof line, f)) {
@@ -97,12 +111,12 @@ static int cores_by_quota(void)
             continue;
         *group++ = '\0';
         bool v2 = strcmp(controllers, ":") == 0;
-        if (!v2 && !strstr(controllers, "cpu"))
+        if (!v2 && !strstr(controllers, controller))
             continue;
         for (;;) {
             char dir[4096];
-            snprintf(dir, sizeof dir, "/sys/fs/cgroup%s%s", v2 ? "" : "/cpu", group);
-            int n = quota_in(dir);
+            snprintf(dir, sizeof dir, "/sys/fs/cgroup/%s%s", v2 ? "" : controller, group);
+            uint64_t n = limit_in(dir);
             if (n > 0 && (least == 0 || n < least))
                 least = n;
             char *slash = strrchr(group, '/');
@@ -118,7 +132,7 @@ static int cores_by_quota(void)
 
 int machine_threads(void)
 {
-    int n = cores_by_affinity(), quota = cores_by_quota();
+    int n = cores_by_affinity(), quota = (int)least_in_cgroups("cpu", quota_in);
     if (quota > 0 && quota < n)
         n = quota;
     return n > 0 ? n : 1;
@@ -152,6 +166,20 @@ uint64_t machine_peak_memory(void)
     if (f)
         fclose(f);
     return kib * 1024;
+}
+
+uint64_t machine_free_memory(void)
+{
+    FILE *f = fopen("/proc/meminfo", "r");
+    char line[256];
+    unsigned long long kib, sum = 0;
+    while (f && fgets(line, sizeof line, f))
+        if (sscanf(line, "MemAvailable: %llu", &kib) == 1 || sscanf(line, "SwapFree: %llu", &kib) == 1)
+            sum += kib;
+    if (f)
+        fclose(f);
+    uint64_t there = sum * 1024, limit = least_in_cgroups("memory", memory_in);
+    return limit > 0 && limit < there ? limit : there;
 }
 
 double machine_seconds(void)

@@ -587,7 +587,6 @@ size_t run_option_rows(struct run_options *o, struct option_row *rows)
         OPTION_LATER_ROW("grammar-file"),
         OPTION_LATER_ROW("json-schema"),
         OPTION_LATER_ROW("json-schema-file"),
-        OPTION_LATER_ROW("shape"),
     };
     _Static_assert(sizeof table / sizeof table[0] <= MAX_OPTION_ROWS - 32, "room for a command's own rows");
     memcpy(rows, table, sizeof table);

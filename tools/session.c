@@ -117,7 +117,8 @@ static int open_all(struct session *s, const char *path, const struct run_option
     const struct weights_options wo = {.no_mmap = o->no_mmap, .mlock = o->mlock};
     if (!(s->path = strdup(path)))
         return err_set(err, errlen, "out of memory");
-    if (weights_open(&s->weights, path, &wo, err, errlen) != 0 || open_text(s, needs, err, errlen) != 0)
+    if (!s->weights &&
+        (weights_open(&s->weights, path, &wo, err, errlen) != 0 || open_text(s, needs, err, errlen) != 0))
         return -1;
     note_types(s);
 
@@ -155,8 +156,14 @@ static int open_all(struct session *s, const char *path, const struct run_option
 int session_open(struct session *s, const char *path, const struct run_options *o, unsigned needs, char *err,
                  size_t errlen)
 {
+    return session_open_weights(s, path, NULL, o, needs, err, errlen);
+}
+
+int session_open_weights(struct session *s, const char *path, struct weights *w, const struct run_options *o,
+                         unsigned needs, char *err, size_t errlen)
+{
     double start = machine_seconds();
-    *s = (struct session){.main_type = QTYPE_F32};
+    *s = (struct session){.weights = w, .main_type = QTYPE_F32};
     if (open_all(s, path, o, needs, err, errlen) != 0) {
         session_close(s);
         return -1;

@@ -34,6 +34,10 @@ struct session {
 /* path: the model file; the rest as in o. −1: nothing is open, err holds one line. */
 int session_open(struct session *s, const char *path, const struct run_options *o, unsigned needs, char *err,
                  size_t errlen);
+/* The same of weights that are no file's and have no tokenizer, known by `path`; they are the session's then,
+ * on error too. */
+int session_open_weights(struct session *s, const char *path, struct weights *w, const struct run_options *o,
+                         unsigned needs, char *err, size_t errlen);
 void session_close(struct session *s); /* a zeroed one is fine */
 
 /* A new sampler by o's options, its random state at the seed; −1: the old one stays. */

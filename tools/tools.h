@@ -68,6 +68,9 @@ int machine_threads(void);
 const char *machine_cpu_name(void);
 /* Highest resident memory of this process so far, in bytes; 0: unknown. */
 uint64_t machine_peak_memory(void);
+/* Bytes that this process can still get without another one losing any: free memory, caches and swap, as far
+ * as the cgroup lets it; 0: unknown. */
+uint64_t machine_free_memory(void);
 /* Seconds of a clock that only goes forward. */
 double machine_seconds(void);
 

@@ -87,13 +87,88 @@ START_TEST(bad_lists_are_refused)
 {
     static const char *const options[][2] = {
         {"-p", "4,"}, {"-p", "x"},   {"-n", "1,-2"}, {"-t", "0"},
-        {"-d", ""},   {"-o", "xml"}, {"-r", "0"},    {"--shape", "llama2-7b:q4_0"}};
+        {"-d", ""},   {"-o", "xml"}, {"-r", "0"},    {"--shape", "llama2-7b"}};
     const char *m = cli_model();
     if (!m)
         return;
     for (size_t i = 0; i < sizeof options / sizeof options[0]; i++)
         cli_expect(CLI(NULL, "bench", "-m", m, options[i][0], options[i][1]), 2, options[i][0]);
     cli_expect(CLI(NULL, "bench", "-m", m, "-p", "32", "-c", "8"), 1, "positions");
+}
+END_TEST
+
+/* Random weights of a known shape, between model files, in the order typed. */
+START_TEST(shapes_are_models)
+{
+    static const char *const want[] = {"smollm2-135m:q4_1", NULL, "smollm2-135m:iq2_xxs"};
+    const char *m = cli_model();
+    if (!m)
+        return;
+    struct cli c = CLI(NULL, "bench", "--shape", want[0], "-m", m, "--shape", want[2], "-p", "3", "-n", "2",
+                       "-r", "1", "-t", "1", "-ctk", "f32", "--check-finite", "-o", "json");
+    ck_assert_msg(c.code == 0, "%s", c.err);
+    json_t *all = json_loads(c.out, 0, NULL);
+    ck_assert_uint_eq(json_array_size(all), 6);
+    for (size_t i = 0; i < 6; i++) {
+        json_t *r = json_array_get(all, i);
+        ck_assert_str_eq(json_string_value(json_object_get(r, "model")), want[i / 2] ? want[i / 2] : m);
+        if (want[i / 2])
+            ck_assert_int_eq(json_integer_value(json_object_get(r, "model_n_params")), 134515008);
+    }
+    json_t *first = json_array_get(all, 0), *last = json_array_get(all, 5);
+    ck_assert_str_eq(json_string_value(json_object_get(first, "model_type")), "llama 135M Q4_1");
+    /* 134,479,872 elements in blocks of 32 of 20 bytes, 61 norms of 576 floats */
+    ck_assert_int_eq(json_integer_value(json_object_get(first, "model_size")), 84190464);
+    /* rows of 576 are no multiple of 256 */
+    ck_assert_str_eq(json_string_value(json_object_get(last, "model_type")), "llama 135M IQ4_NL");
+    ck_assert_ptr_nonnull(strstr(c.err, "smollm2-135m:iq2_xxs: 181 matrices are iq4_nl: rows of 576"));
+    json_decref(all);
+    cli_free(&c);
+}
+END_TEST
+
+START_TEST(a_config_file_is_a_shape)
+{
+    const char *m = cli_model();
+    const char *folder = test_golden("models/mixtral/config.json");
+    char value[4096];
+    if (!m || !folder) {
+        test_skip("mixtral", "no such golden model");
+        return;
+    }
+    snprintf(value, sizeof value, "%s:q8_0", folder);
+    struct cli c = CLI(NULL, "bench", "--shape", value, "-p", "5", "-n", "2", "-r", "1", "--no-repack",
+                       "--check-finite", "-o", "csv");
+    ck_assert_msg(c.code == 0, "%s", c.err);
+    ck_assert_ptr_nonnull(strstr(c.out, value));
+    cli_free(&c);
+
+    static const char script[] =
+        "d=$(mktemp -d); trap 'rm -rf \"$d\"' EXIT; printf '%s' \"$1\" >\"$d/config.json\"; "
+        "$Q bench --shape \"$d/config.json:$2\" -p 1 -n 0 -r 1";
+    static const char *const bad[][3] = {
+        {"{", "q4_0", "JSON"},
+        {"{\"model_type\": \"bert\"}", "q4_0", "not supported"},
+        {"{\"model_type\": \"llama\", \"hidden_size\": 1048576, \"num_attention_heads\": 8192, "
+         "\"vocab_size\": "
+         "67108864, \"num_hidden_layers\": 2, \"intermediate_size\": 64}",
+         "f32", "GiB of memory"},
+    };
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++)
+        cli_expect(CLI_SHELL(script, bad[i][0], bad[i][1]), 1, bad[i][2]);
+}
+END_TEST
+
+START_TEST(bad_shapes_are_refused)
+{
+    cli_expect(CLI(NULL, "bench", "--shape", "llama2-7:q4_0"), 2, "smollm2-135m");
+    cli_expect(CLI(NULL, "bench", "--shape", "llama2-7b:q4_9"), 2, "iq3_xxs");
+    cli_expect(CLI(NULL, "bench", "--shape", "llama2-7b:i8"), 2, "iq3_xxs");
+    cli_expect(CLI(NULL, "bench", "--shape", ":q4_0"), 2, "smollm2-135m");
+    cli_expect(CLI(NULL, "bench", "--shape", ""), 2, "NAME:TYPE");
+    cli_expect(CLI(NULL, "bench", "--shape", "nowhere/config.json:q4_0"), 1, "nowhere/config.json");
+    cli_expect(CLI(NULL, "bench", "--shape", "smollm2-135m:q4_0", "--mlock"), 2, "--mlock");
+    cli_expect(CLI(NULL, "run", "--shape", "smollm2-135m:q4_0", "-p", "x"), 2, "--shape");
 }
 END_TEST
 
@@ -105,6 +180,9 @@ static Suite *bench_suite(void)
     tcase_add_test(tc, json_has_every_field_of_every_test);
     tcase_add_test(tc, other_formats);
     tcase_add_test(tc, bad_lists_are_refused);
+    tcase_add_test(tc, shapes_are_models);
+    tcase_add_test(tc, a_config_file_is_a_shape);
+    tcase_add_test(tc, bad_shapes_are_refused);
     suite_add_tcase(suite, tc);
     return suite;
 }

@@ -25,6 +25,8 @@ END_TEST
 START_TEST(memory_and_time_are_known)
 {
     ck_assert_uint_gt(machine_peak_memory(), 1 << 20);
+    ck_assert_uint_gt(machine_free_memory(), 1 << 20);
+    ck_assert_uint_lt(machine_free_memory(), (uint64_t)1 << 50);
     double t = machine_seconds();
     ck_assert_double_ge(machine_seconds(), t);
     ck_assert_int_ne(machine_cpu_name()[0], '\0');
