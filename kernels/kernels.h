@@ -68,9 +68,15 @@ struct packed {
     int64_t tile_bytes;
     int64_t n_tiles;
     void *data;
+    bool is_lent; /* data belongs to somebody else */
     bool is_view; /* not packed: view is the rows as the file has them, dense, lent (slow) */
     const void *view;
 };
+
+static inline size_t packed_bytes(const struct packed *p)
+{
+    return (size_t)(p->n_tiles * p->tile_bytes);
+}
 
 /* ---- KV cache layout ------------------------------------------------------------------------- */
 
@@ -208,15 +214,21 @@ struct combine_args {
 struct ops {
     const char *name;
     enum isa isa;
+    int packed_layout; /* a version: another one when the bytes that pack makes of a row change */
 
     void *(*alloc)(size_t bytes); /* 64-byte aligned, zero; NULL: out of memory */
-    void (*release)(void *p, size_t bytes);
+    /* As alloc, for what will be filled from end to end: in huge pages where the system has them. */
+    void *(*alloc_dense)(size_t bytes);
+    void (*release)(void *p, size_t bytes); /* of either */
     void (*upload)(void *dst, const void *src, size_t bytes);
     void (*download)(void *dst, const void *src, size_t bytes);
 
     /* Fills p and allocates p->data; −1: out of memory or a type that is no matrix type. */
     int (*packed_alloc)(struct packed *p, enum qtype type, int64_t rows, int64_t cols);
     void (*packed_release)(struct packed *p);
+    /* Fills p but for its data: the caller's memory, packed_bytes(p) of it, 64-byte aligned, which
+     * packed_release leaves alone. −1: a type that is no matrix type. */
+    int (*packed_lend)(struct packed *p, enum qtype type, int64_t rows, int64_t cols);
     /* Fills p with a view of rows in the file's layout instead, which must outlive it (slow, the same bits);
      * NULL where a backend has no such path. */
     void (*packed_view)(struct packed *p, enum qtype type, int64_t rows, int64_t cols, const void *src);

@@ -1,7 +1,10 @@
 /* Products with 512-bit vectors: a tile's 16 rows are one vector. Included by linear_vnni.c, where
  * QUOLL_VNNI says that four byte products are one vpdpbusd, and by linear_avx512.c, where they are
- * vpmaddubsw (as in linear_avx2.c) and vpmaddwd. */
+ * vpmaddubsw and vpmaddwd, as in linear_avx2.c. */
 
+#ifndef QUOLL_VNNI
+#define MAC_NIBBLES
+#endif
 #include "kernels/linear_decode.h"
 #include "kernels/simd.h"
 
@@ -51,6 +54,34 @@ INLINE __m512i load_codes(const struct pack_format f, const uint8_t *low, const 
     return q;
 }
 
+INLINE __m512i load_pairs(const int16_t (*pairs)[2])
+{
+    return _mm512_load_si512((const void *)pairs);
+}
+
+/* Four activations, or two sums of them, of one token in every lane. */
+INLINE __m512i broadcast4(const void *p)
+{
+    int32_t x;
+    memcpy(&x, p, sizeof x);
+    return _mm512_set1_epi32(x);
+}
+
+#ifdef QUOLL_VNNI
+
+#define MAC_ANY_BITS
+
+/* The codes of a block. */
+struct codes {
+    __m512i w[GROUPS];
+};
+
+INLINE int tokens_at_once(const struct pack_format f)
+{
+    (void)f;
+    return MAC_TOKENS;
+}
+
 INLINE void decode_blocks(struct chunk *c, const struct pack_format f, const struct chunk_view v,
                           int n_blocks)
 {
@@ -62,84 +93,135 @@ INLINE void decode_blocks(struct chunk *c, const struct pack_format f, const str
     }
 }
 
-/* Four activations of one token in every lane. */
-INLINE __m512i broadcast4(const int8_t *q)
+INLINE struct codes codes_of(const struct pack_format f, const struct chunk *c,
+                             const struct chunk_view *packed, int b)
 {
-    int32_t x;
-    memcpy(&x, q, sizeof x);
-    return _mm512_set1_epi32(x);
+    struct codes k;
+    UNROLL
+    for (int g = 0; g < GROUPS; g++)
+        k.w[g] = packed ? load_codes(f, packed->low + b * f.low_bits * GROUP_BYTES,
+                                     packed->high + b * f.high_bits * GROUP_BYTES, g)
+                        : load512(c->w[b][g]);
+    return k;
 }
 
-#ifdef QUOLL_VNNI
-
-#define MAC_ANY_BITS
-
-/* Σ code · activation over groups g0 … g1 − 1, from `start`. */
-INLINE __m512i block_sum(const struct pack_format f, const __m512i w[GROUPS], const int8_t *q, int g0, int g1,
+/* start + Σ code · activation over groups g0 … g1 − 1. */
+INLINE __m512i block_sum(const struct pack_format f, const struct codes *k, const int8_t *q, int g0, int g1,
                          __m512i start)
 {
     (void)f;
     UNROLL
     for (int g = g0; g < g1; g++)
-        start = _mm512_dpbusd_epi32(start, w[g], broadcast4(q + 4 * g));
+        start = _mm512_dpbusd_epi32(start, k->w[g], broadcast4(q + 4 * g));
     return start;
 }
 
-/* Codes are unsigned already. */
-INLINE __m512i operand(const struct pack_format f, __m512i w)
+/* Of 16 pairs of integers with a token's pair: the sum of the two products. */
+INLINE __m512i pair_product(__m512i pairs, __m512i pair)
 {
-    (void)f;
-    return w;
-}
-
-/* The sum's start takes out the zero point: −zero · Σ activation. */
-INLINE int start_sum(const struct pack_format f, int activation_sum)
-{
-    return -f.zero * activation_sum;
+    return _mm512_dpwssd_epi32(_mm512_setzero_si512(), pairs, pair);
 }
 
 #else
 
-INLINE __m512i block_sum(const struct pack_format f, const __m512i w[GROUPS], const int8_t *q, int g0, int g1,
+struct codes {
+    __m512i w[GROUPS], high[GROUPS];
+};
+
+INLINE int tokens_at_once(const struct pack_format f)
+{
+    return is_wide(f) ? MAC_TOKENS / 4 : MAC_TOKENS / 2;
+}
+
+INLINE __m512i low_nibbles(__m512i x)
+{
+    return _mm512_and_si512(x, _mm512_set1_epi8(15));
+}
+
+INLINE __m512i high_nibbles(__m512i x)
+{
+    return low_nibbles(_mm512_srli_epi16(x, 4));
+}
+
+INLINE void decode_blocks(struct chunk *c, const struct pack_format f, const struct chunk_view v,
+                          int n_blocks)
+{
+    for (int b = 0; b < n_blocks; b++) {
+        UNROLL
+        for (int g = 0; g < GROUPS; g++) {
+            __m512i q = load_codes(f, v.low + b * f.low_bits * GROUP_BYTES,
+                                   v.high + b * f.high_bits * GROUP_BYTES, g);
+            _mm512_store_si512(c->w[b][g], is_wide(f) ? low_nibbles(q) : q);
+            if (is_wide(f))
+                _mm512_store_si512(c->high[b][g], high_nibbles(q));
+        }
+    }
+}
+
+INLINE struct codes codes_of(const struct pack_format f, const struct chunk *c,
+                             const struct chunk_view *packed, int b)
+{
+    struct codes k;
+    UNROLL
+    for (int g = 0; g < GROUPS; g++) {
+        __m512i q = packed ? load_codes(f, packed->low + b * f.low_bits * GROUP_BYTES,
+                                        packed->high + b * f.high_bits * GROUP_BYTES, g)
+                           : load512(c->w[b][g]);
+        k.w[g] = packed && is_wide(f) ? low_nibbles(q) : q;
+        k.high[g] = !is_wide(f) ? q : packed ? high_nibbles(q) : load512(c->high[b][g]);
+    }
+    return k;
+}
+
+INLINE __m512i block_sum(const struct pack_format f, const struct codes *k, const int8_t *q, int g0, int g1,
                          __m512i start)
 {
-    const int span = groups_in_16_bits(f);
+    const int span = is_wide(f) ? GROUPS : groups_in_16_bits(f);
+    const __m512i ones = _mm512_set1_epi16(1);
     UNROLL
     for (int s = g0; s < g1; s += span) {
-        __m512i part = _mm512_setzero_si512();
+        __m512i part = _mm512_setzero_si512(), upper = part; /* upper: of the upper halves of 8 bits */
         const int end = s + span < g1 ? s + span : g1;
         UNROLL
         for (int g = s; g < end; g++) {
-            __m512i a = broadcast4(q + 4 * g), magnitude = w[g];
-            if (is_wide(f)) { /* |w| · (a with w's sign) fits 16 bits */
-                magnitude = _mm512_abs_epi8(w[g]);
-                a = _mm512_mask_sub_epi8(a, _mm512_movepi8_mask(w[g]), _mm512_setzero_si512(), a);
-            }
-            part = _mm512_add_epi16(part, _mm512_maddubs_epi16(magnitude, a));
+            const __m512i a = broadcast4(q + 4 * g);
+            part = _mm512_add_epi16(part, _mm512_maddubs_epi16(k->w[g], a));
             FORGET(part);
+            if (is_wide(f)) {
+                upper = _mm512_add_epi16(upper, _mm512_maddubs_epi16(k->high[g], a));
+                FORGET(upper);
+            }
         }
-        start = _mm512_add_epi32(start, _mm512_madd_epi16(part, _mm512_set1_epi16(1)));
+        start = _mm512_add_epi32(start, _mm512_madd_epi16(part, ones));
+        if (is_wide(f))
+            start = _mm512_add_epi32(start, _mm512_madd_epi16(upper, _mm512_slli_epi16(ones, 4)));
     }
     return start;
 }
 
-/* Codes of 8 bits become signed weights. */
-INLINE __m512i operand(const struct pack_format f, __m512i w)
+INLINE __m512i pair_product(__m512i pairs, __m512i pair)
 {
-    return is_wide(f) ? _mm512_xor_si512(w, _mm512_set1_epi8((char)-128)) : w;
-}
-
-INLINE int start_sum(const struct pack_format f, int activation_sum)
-{
-    return is_wide(f) ? 0 : -f.zero * activation_sum;
+    return _mm512_madd_epi16(pairs, pair);
 }
 
 #endif
 
-/* packed: the chunk's codes as they are packed, NULL: c->w has them decoded. */
+/* Integer scales as float, exact: of a pair the two are the same. */
+INLINE __m512 float_scales(const int16_t (*pairs)[2])
+{
+    return _mm512_cvtepi32_ps(_mm512_srai_epi32(load_pairs(pairs), 16));
+}
+
+/* packed: the chunk's codes as they are packed, NULL: c has them decoded. */
 INLINE void mac_codes(const struct pack_format f, const struct chunk *c, const struct chunk_view *packed,
                       int n_blocks, const struct act_block *x, int width, int n, float (*total)[TILE_ROWS])
 {
+    const bool by_16 = scales_by_16(f.scales), super = scales_are_super(f.scales);
+    /* −zero times both sums of a block of activations, or times the first or the second: where a sum starts
+     * takes out the zero point. */
+    const __m512i zeros = _mm512_set1_epi16((int16_t)-f.zero);
+    const __m512i zero0 = _mm512_and_si512(zeros, _mm512_set1_epi32(0xffff));
+    const __m512i zero1 = _mm512_slli_epi32(zeros, 16);
     __m512 acc[MAC_TOKENS];
     UNROLL
     for (int t = 0; t < n; t++)
@@ -147,40 +229,36 @@ INLINE void mac_codes(const struct pack_format f, const struct chunk *c, const s
 
     const struct act_block *block = x;
     for (int b = 0; b < n_blocks; b++, block += width) {
-        __m512i w[GROUPS];
-        UNROLL
-        for (int g = 0; g < GROUPS; g++)
-            w[g] = operand(f, packed ? load_codes(f, packed->low + b * f.low_bits * GROUP_BYTES,
-                                                  packed->high + b * f.high_bits * GROUP_BYTES, g)
-                                     : load512(c->w[b][g]));
+        const struct codes k = codes_of(f, c, packed, b);
         UNROLL
         for (int t = 0; t < n; t++) {
             const struct act_block *a = &block[t];
             const __m512 d = _mm512_set1_ps(a->d);
-            if (scales_by_16(f.scales)) {
-                __m512i s0 = block_sum(f, w, a->q, 0, GROUPS / 2, _mm512_set1_epi32(start_sum(f, a->sum[0])));
-                __m512i s1 =
-                    block_sum(f, w, a->q, GROUPS / 2, GROUPS, _mm512_set1_epi32(start_sum(f, a->sum[1])));
-                if (f.scales == SCALE_BLOCK16) {
-                    acc[t] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(s0),
-                                             _mm512_mul_ps(_mm512_load_ps(c->d[2 * b]), d), acc[t]);
-                    acc[t] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(s1),
-                                             _mm512_mul_ps(_mm512_load_ps(c->d[2 * b + 1]), d), acc[t]);
-                    continue;
+            if (by_16) {
+                __m512i start = _mm512_setzero_si512(), start1 = start;
+                if (scales_have_zero(f.scales)) {
+                    start = pair_product(zero0, broadcast4(a->sum));
+                    start1 = pair_product(zero1, broadcast4(a->sum));
                 }
-                /* Integer scales times integer sums stay below 2²⁴: products of floats are exact. */
-                __m512 s = _mm512_mul_ps(_mm512_cvtepi32_ps(s0), _mm512_load_ps(c->scale[2 * b]));
-                s = _mm512_fmadd_ps(_mm512_cvtepi32_ps(s1), _mm512_load_ps(c->scale[2 * b + 1]), s);
-                acc[t] = _mm512_fmadd_ps(s, d, acc[t]);
+                __m512 s0 = _mm512_cvtepi32_ps(block_sum(f, &k, a->q, 0, GROUPS / 2, start));
+                __m512 s1 = _mm512_cvtepi32_ps(block_sum(f, &k, a->q, GROUPS / 2, GROUPS, start1));
+                if (f.scales == SCALE_BLOCK16) {
+                    acc[t] = _mm512_fmadd_ps(s0, _mm512_mul_ps(_mm512_load_ps(c->d[2 * b]), d), acc[t]);
+                    acc[t] = _mm512_fmadd_ps(s1, _mm512_mul_ps(_mm512_load_ps(c->d[2 * b + 1]), d), acc[t]);
+                } else { /* integers below 2²⁴: exact */
+                    __m512 s = _mm512_mul_ps(s0, float_scales(c->scale[2 * b]));
+                    s = _mm512_fmadd_ps(s1, float_scales(c->scale[2 * b + 1]), s);
+                    acc[t] = _mm512_fmadd_ps(s, d, acc[t]);
+                }
             } else {
-                __m512i sum =
-                    block_sum(f, w, a->q, 0, GROUPS, _mm512_set1_epi32(start_sum(f, a->sum[0] + a->sum[1])));
-                __m512 s = _mm512_cvtepi32_ps(sum);
-                if (f.scales == SCALE_BLOCK_ZERO) /* integers below 2²⁴ in float: exact */
-                    s = _mm512_fnmadd_ps(_mm512_load_ps(c->m[b]),
-                                         _mm512_set1_ps((float)(a->sum[0] + a->sum[1])), s);
-                if (scales_are_super(f.scales))
-                    acc[t] = _mm512_fmadd_ps(_mm512_mul_ps(s, _mm512_load_ps(c->scale[b])), d, acc[t]);
+                __m512i start = _mm512_setzero_si512();
+                if (f.scales == SCALE_BLOCK_ZERO)
+                    start = pair_product(load_pairs(c->offset[b]), broadcast4(a->sum));
+                else if (scales_have_zero(f.scales))
+                    start = pair_product(zeros, broadcast4(a->sum));
+                __m512 s = _mm512_cvtepi32_ps(block_sum(f, &k, a->q, 0, GROUPS, start));
+                if (super)
+                    acc[t] = _mm512_fmadd_ps(_mm512_mul_ps(s, float_scales(c->scale[b])), d, acc[t]);
                 else
                     acc[t] = _mm512_fmadd_ps(s, _mm512_mul_ps(_mm512_load_ps(c->d[b]), d), acc[t]);
             }
@@ -191,30 +269,23 @@ INLINE void mac_codes(const struct pack_format f, const struct chunk *c, const s
     UNROLL
     for (int t = 0; t < n; t++) {
         __m512 y = _mm512_load_ps(total[t]);
-        if (scales_are_super(f.scales))
+        if (super)
             y = _mm512_fmadd_ps(acc[t], _mm512_load_ps(c->d[0]), y);
         else
             y = _mm512_add_ps(y, acc[t]);
         if (scales_have_min(f.scales)) {
             __m512 mins = _mm512_setzero_ps();
+            UNROLL
             for (int b = 0; b < n_blocks; b++) {
                 const struct act_block *a = &x[b * width + t];
-                if (f.scales == SCALE_BLOCK_MIN) {
-                    mins = _mm512_fmadd_ps(_mm512_load_ps(c->m[b]), _mm512_set1_ps(a->ds), mins);
-                    continue;
-                }
-                __m512 m;
-                if (f.scales == SCALE_SUPER16_MIN) {
-                    m = _mm512_mul_ps(_mm512_set1_ps(a->sum[0]), _mm512_load_ps(c->min[2 * b]));
-                    m = _mm512_fmadd_ps(_mm512_set1_ps(a->sum[1]), _mm512_load_ps(c->min[2 * b + 1]), m);
+                if (super) {
+                    __m512i m = pair_product(load_pairs(c->min[b]), broadcast4(a->sum));
+                    mins = _mm512_fmadd_ps(_mm512_cvtepi32_ps(m), _mm512_set1_ps(a->d), mins);
                 } else {
-                    m = _mm512_mul_ps(_mm512_set1_ps((float)(a->sum[0] + a->sum[1])),
-                                      _mm512_load_ps(c->min[b]));
+                    mins = _mm512_fmadd_ps(_mm512_load_ps(c->m[b]), _mm512_set1_ps(a->ds), mins);
                 }
-                mins = _mm512_fmadd_ps(m, _mm512_set1_ps(a->d), mins);
             }
-            y = f.scales == SCALE_BLOCK_MIN ? _mm512_add_ps(y, mins)
-                                            : _mm512_fnmadd_ps(_mm512_load_ps(c->m[0]), mins, y);
+            y = super ? _mm512_fnmadd_ps(_mm512_load_ps(c->m[0]), mins, y) : _mm512_add_ps(y, mins);
         }
         _mm512_store_ps(total[t], y);
     }
@@ -253,20 +324,19 @@ INLINE void fma_tokens(const float (*w)[TILE_ROWS], int n_cols, const float *x, 
 /* Sixteen sums each. */
 static int64_t peak_dots(int64_t n)
 {
-    __m512i sum[16], w[GROUPS];
+    __m512i sum[16];
+    struct codes k;
     const int8_t q[ACT_LEN] = {0};
     const struct pack_format f = {.scales = SCALE_BLOCK_MIN, .low_bits = 4};
-    UNROLL
-    for (int g = 0; g < GROUPS; g++)
-        w[g] = _mm512_setzero_si512();
+    memset(&k, 0, sizeof k);
     UNROLL
     for (int t = 0; t < 16; t++)
         sum[t] = _mm512_setzero_si512();
     for (int64_t i = 0; i < n; i++) {
-        KEEP(w[0]);
+        KEEP(k.w[0]);
         UNROLL
         for (int t = 0; t < 16; t++)
-            sum[t] = block_sum(f, w, q, 0, GROUPS, sum[t]);
+            sum[t] = block_sum(f, &k, q, 0, GROUPS, sum[t]);
     }
     UNROLL
     for (int t = 0; t < 16; t++)

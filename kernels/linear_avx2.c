@@ -1,6 +1,8 @@
 /* Products with AVX2: eight rows per vector, a tile is two vectors. Byte products come from vpmaddubsw
- * (unsigned × signed, pairs summed to 16 bits); as many of its results as cannot overflow are added
- * before they are widened to 32 bits. */
+ * (unsigned × signed, pairs summed to 16 bits); as many of its results as cannot overflow are added before
+ * vpmaddwd widens them to 32 bits, which multiplies them by an integer scale for nothing. Codes of 8 bits
+ * would overflow at once: they are two codes of 4 bits, of which the upper one counts sixteen times. */
+#define MAC_NIBBLES
 #include "kernels/linear_decode.h"
 
 #include <math.h>
@@ -20,12 +22,36 @@ INLINE __m256i load256(const uint8_t *p)
     return _mm256_loadu_si256((const __m256i *)(const void *)p);
 }
 
-/* The codes of one block: decoded ones, or (in registers) packed ones. */
+INLINE __m256i load_pairs(const int16_t (*pairs)[2])
+{
+    return _mm256_load_si256((const __m256i *)(const void *)pairs);
+}
+
+INLINE __m256i low_nibbles(__m256i x)
+{
+    return _mm256_and_si256(x, _mm256_set1_epi8(15));
+}
+
+INLINE __m256i high_nibbles(__m256i x)
+{
+    return low_nibbles(_mm256_srli_epi16(x, 4));
+}
+
+/* The codes of one block: decoded ones (of 8 bits: their halves), or (in registers) packed ones. */
 struct codes {
     bool are_packed;
-    const uint8_t (*decoded)[GROUP_BYTES];
+    const uint8_t (*decoded)[GROUP_BYTES], (*decoded_high)[GROUP_BYTES];
     const uint8_t *low, *high;
 };
+
+INLINE struct codes codes_of(const struct pack_format f, const struct chunk *c,
+                             const struct chunk_view *packed, int b)
+{
+    if (!packed)
+        return (struct codes){false, c->w[b], c->high[b], NULL, NULL};
+    return (struct codes){true, NULL, NULL, packed->low + b * f.low_bits * GROUP_BYTES,
+                          packed->high + b * f.high_bits * GROUP_BYTES};
+}
 
 /* Bytes shifted right (left when negative); the bits that cross bytes are masked away by the caller. */
 INLINE __m256i shift_right(__m256i x, int by)
@@ -34,10 +60,8 @@ INLINE __m256i shift_right(__m256i x, int by)
 }
 
 /* Group g of rows 8h … 8h + 7. decode_block in linear_scalar.c is its specification. */
-INLINE __m256i load_codes(const struct pack_format f, const struct codes c, int g, int h)
+INLINE __m256i unpack_codes(const struct pack_format f, const struct codes c, int g, int h)
 {
-    if (!c.are_packed)
-        return load256(c.decoded[g] + 32 * h);
     __m256i q = load256(c.low + plane_of(f.low_bits, g) * GROUP_BYTES + 32 * h);
     if (f.low_bits < 8) {
         q = shift_right(q, plane_shift(f.low_bits, g));
@@ -61,83 +85,91 @@ INLINE void decode_blocks(struct chunk *c, const struct pack_format f, const str
                           int n_blocks)
 {
     for (int b = 0; b < n_blocks; b++) {
-        const struct codes codes = {true, NULL, v.low + b * f.low_bits * GROUP_BYTES,
-                                    v.high + b * f.high_bits * GROUP_BYTES};
+        const struct codes codes = codes_of(f, c, &v, b);
         UNROLL
-        for (int i = 0; i < 2 * GROUPS; i++)
-            _mm256_store_si256((__m256i *)(void *)(c->w[b][i / 2] + i % 2 * 32),
-                               load_codes(f, codes, i / 2, i % 2));
+        for (int i = 0; i < 2 * GROUPS; i++) {
+            __m256i q = unpack_codes(f, codes, i / 2, i % 2);
+            __m256i *low = (__m256i *)(void *)(c->w[b][i / 2] + i % 2 * 32);
+            __m256i *high = (__m256i *)(void *)(c->high[b][i / 2] + i % 2 * 32);
+            _mm256_store_si256(low, is_wide(f) ? low_nibbles(q) : q);
+            if (is_wide(f))
+                _mm256_store_si256(high, high_nibbles(q));
+        }
     }
 }
 
-/* Four activations of one token in every lane. */
-INLINE __m256i broadcast4(const int8_t *q)
+/* Four activations, or two sums of them, of one token in every lane. */
+INLINE __m256i broadcast4(const void *p)
 {
     int32_t x;
-    memcpy(&x, q, sizeof x);
+    memcpy(&x, p, sizeof x);
     return _mm256_set1_epi32(x);
 }
 
-/* sum[t][h] = Σ code · activation over groups g0 … g1 − 1 for eight rows (half h of the tile) and n
- * tokens; 8-bit codes: Σ (code − 128) · activation, as |w| · (a with w's sign), which fits 16 bits. */
-INLINE void block_sums(const struct pack_format f, const struct codes c, const struct act_block *x, int g0,
-                       int g1, int n, __m256i sum[MAC_TOKENS][2])
+/* How many tokens' sums the registers hold: codes of 8 bits have two sums for everything. */
+INLINE int tokens_at_once(const struct pack_format f)
 {
-    const __m256i ones = _mm256_set1_epi16(1);
-    const bool wide = is_wide(f);
-    const int span = groups_in_16_bits(f);
+    return is_wide(f) ? MAC_TOKENS / 2 : MAC_TOKENS;
+}
+
+/* sum[t][h] += scale[h] · Σ code · activation over groups g0 … g1 − 1, for eight rows (half h of the tile)
+ * and n tokens; when `first` it is set. */
+INLINE void block_sums(const struct pack_format f, const struct codes c, const struct act_block *x, int g0,
+                       int g1, int n, const __m256i scale[2], bool first, __m256i sum[MAC_TOKENS][2])
+{
+    const int span = is_wide(f) ? GROUPS : groups_in_16_bits(f);
     UNROLL
     for (int s = g0; s < g1; s += span) {
-        __m256i part[MAC_TOKENS][2];
+        __m256i part[MAC_TOKENS][2], upper[MAC_TOKENS][2]; /* upper: of the upper halves of 8 bits */
         const int end = s + span < g1 ? s + span : g1;
         UNROLL
         for (int g = s; g < end; g++) {
-            __m256i w0 = load_codes(f, c, g, 0), w1 = load_codes(f, c, g, 1), a0, a1;
-            if (wide) {
-                w0 = _mm256_xor_si256(w0, _mm256_set1_epi8((char)-128));
-                w1 = _mm256_xor_si256(w1, _mm256_set1_epi8((char)-128));
-                a0 = _mm256_abs_epi8(w0);
-                a1 = _mm256_abs_epi8(w1);
-            }
+            __m256i a[MAC_TOKENS];
             UNROLL
-            for (int t = 0; t < n; t++) {
-                __m256i a = broadcast4(x[t].q + 4 * g), p0, p1;
-                if (wide) {
-                    p0 = _mm256_maddubs_epi16(a0, _mm256_sign_epi8(a, w0));
-                    p1 = _mm256_maddubs_epi16(a1, _mm256_sign_epi8(a, w1));
-                } else {
-                    p0 = _mm256_maddubs_epi16(w0, a);
-                    p1 = _mm256_maddubs_epi16(w1, a);
+            for (int t = 0; t < n; t++)
+                a[t] = broadcast4(x[t].q + 4 * g);
+            UNROLL
+            for (int h = 0; h < 2; h++) {
+                __m256i w = c.are_packed ? unpack_codes(f, c, g, h) : load256(c.decoded[g] + 32 * h),
+                        high = w;
+                if (is_wide(f)) {
+                    high = c.are_packed ? high_nibbles(w) : load256(c.decoded_high[g] + 32 * h);
+                    w = c.are_packed ? low_nibbles(w) : w;
                 }
-                part[t][0] = g == s ? p0 : _mm256_add_epi16(part[t][0], p0);
-                part[t][1] = g == s ? p1 : _mm256_add_epi16(part[t][1], p1);
-                FORGET(part[t][0]);
-                FORGET(part[t][1]);
+                UNROLL
+                for (int t = 0; t < n; t++) {
+                    __m256i p = _mm256_maddubs_epi16(w, a[t]);
+                    part[t][h] = g == s ? p : _mm256_add_epi16(part[t][h], p);
+                    FORGET(part[t][h]);
+                    if (is_wide(f)) {
+                        p = _mm256_maddubs_epi16(high, a[t]);
+                        upper[t][h] = g == s ? p : _mm256_add_epi16(upper[t][h], p);
+                        FORGET(upper[t][h]);
+                    }
+                }
             }
         }
         UNROLL
         for (int t = 0; t < n; t++)
             UNROLL
         for (int h = 0; h < 2; h++) {
-            __m256i p = _mm256_madd_epi16(part[t][h], ones);
-            sum[t][h] = s == g0 ? p : _mm256_add_epi32(sum[t][h], p);
+            __m256i p = _mm256_madd_epi16(part[t][h], scale[h]);
+            if (is_wide(f))
+                p = _mm256_add_epi32(p, _mm256_madd_epi16(upper[t][h], _mm256_slli_epi16(scale[h], 4)));
+            sum[t][h] = first && s == g0 ? p : _mm256_add_epi32(sum[t][h], p);
         }
     }
-}
-
-/* The exact float of an integer sum, its zero point taken out: Σ code · a − zero · Σ a. */
-INLINE __m256 exact_sum(const struct pack_format f, __m256i sum, int activation_sum)
-{
-    const bool has_zero = !is_wide(f) && !scales_have_min(f.scales) && f.scales != SCALE_BLOCK_ZERO;
-    if (has_zero)
-        sum = _mm256_sub_epi32(sum, _mm256_set1_epi32(f.zero * activation_sum));
-    return _mm256_cvtepi32_ps(sum);
 }
 
 /* packed: the chunk's codes as they are packed, NULL: c->w has them decoded. */
 INLINE void mac_codes(const struct pack_format f, const struct chunk *c, const struct chunk_view *packed,
                       int n_blocks, const struct act_block *x, int width, int n, float (*total)[TILE_ROWS])
 {
+    const bool by_16 = scales_by_16(f.scales), super = scales_are_super(f.scales);
+    /* −zero times both sums of a block of activations, or times the first or the second. */
+    const __m256i zeros = _mm256_set1_epi16((int16_t)-f.zero);
+    const __m256i zero0 = _mm256_and_si256(zeros, _mm256_set1_epi32(0xffff));
+    const __m256i zero1 = _mm256_andnot_si256(_mm256_set1_epi32(0xffff), zeros);
     __m256 acc[MAC_TOKENS][2], mins[MAC_TOKENS][2];
     UNROLL
     for (int t = 0; t < n; t++)
@@ -146,56 +178,50 @@ INLINE void mac_codes(const struct pack_format f, const struct chunk *c, const s
         acc[t][h] = mins[t][h] = _mm256_setzero_ps();
 
     for (int b = 0; b < n_blocks; b++, x += width) {
-        __m256i sum[MAC_TOKENS][2], sum2[MAC_TOKENS][2];
-        const bool by_16 = scales_by_16(f.scales);
-        struct codes codes = {false, c->w[b], NULL, NULL};
-        if (packed)
-            codes = (struct codes){true, NULL, packed->low + b * f.low_bits * GROUP_BYTES,
-                                   packed->high + b * f.high_bits * GROUP_BYTES};
-        block_sums(f, codes, x, 0, by_16 ? GROUPS / 2 : GROUPS, n, sum);
-        if (by_16)
-            block_sums(f, codes, x, GROUPS / 2, GROUPS, n, sum2);
+        __m256i sum[MAC_TOKENS][2], sum1[MAC_TOKENS][2], scale[2];
+        const struct codes codes = codes_of(f, c, packed, b);
+        UNROLL
+        for (int h = 0; h < 2; h++)
+            scale[h] = super ? load_pairs(c->scale[by_16 ? 2 * b : b] + 8 * h) : _mm256_set1_epi16(1);
+        block_sums(f, codes, x, 0, by_16 ? GROUPS / 2 : GROUPS, n, scale, true, sum);
+        if (by_16 && super) {
+            UNROLL
+            for (int h = 0; h < 2; h++)
+                scale[h] = load_pairs(c->scale[2 * b + 1] + 8 * h);
+            block_sums(f, codes, x, GROUPS / 2, GROUPS, n, scale, false, sum);
+        } else if (by_16) {
+            block_sums(f, codes, x, GROUPS / 2, GROUPS, n, scale, true, sum1);
+        }
         UNROLL
         for (int t = 0; t < n; t++) {
             const __m256 d = _mm256_set1_ps(x[t].d);
-            const int all = x[t].sum[0] + x[t].sum[1];
+            const __m256i sums = broadcast4(x[t].sum);
             UNROLL
             for (int h = 0; h < 2; h++) {
-                /* Integer scales times integer sums stay below 2²⁴: products of floats are exact. */
+                __m256i s = sum[t][h];
                 if (f.scales == SCALE_BLOCK16) {
+                    s = _mm256_add_epi32(s, _mm256_madd_epi16(zero0, sums));
+                    __m256i s1 = _mm256_add_epi32(sum1[t][h], _mm256_madd_epi16(zero1, sums));
                     __m256 d0 = _mm256_mul_ps(_mm256_load_ps(c->d[2 * b] + 8 * h), d);
                     __m256 d1 = _mm256_mul_ps(_mm256_load_ps(c->d[2 * b + 1] + 8 * h), d);
-                    acc[t][h] = _mm256_fmadd_ps(exact_sum(f, sum[t][h], x[t].sum[0]), d0, acc[t][h]);
-                    acc[t][h] = _mm256_fmadd_ps(exact_sum(f, sum2[t][h], x[t].sum[1]), d1, acc[t][h]);
-                } else if (by_16) {
-                    __m256 s = _mm256_mul_ps(exact_sum(f, sum[t][h], x[t].sum[0]),
-                                             _mm256_load_ps(c->scale[2 * b] + 8 * h));
-                    s = _mm256_fmadd_ps(exact_sum(f, sum2[t][h], x[t].sum[1]),
-                                        _mm256_load_ps(c->scale[2 * b + 1] + 8 * h), s);
-                    acc[t][h] = _mm256_fmadd_ps(s, d, acc[t][h]);
-                    if (f.scales == SCALE_SUPER16_MIN) {
-                        __m256 m =
-                            _mm256_mul_ps(_mm256_set1_ps(x[t].sum[0]), _mm256_load_ps(c->min[2 * b] + 8 * h));
-                        m = _mm256_fmadd_ps(_mm256_set1_ps(x[t].sum[1]),
-                                            _mm256_load_ps(c->min[2 * b + 1] + 8 * h), m);
-                        mins[t][h] = _mm256_fmadd_ps(m, d, mins[t][h]);
-                    }
-                } else if (scales_are_super(f.scales)) {
-                    __m256 s =
-                        _mm256_mul_ps(exact_sum(f, sum[t][h], all), _mm256_load_ps(c->scale[b] + 8 * h));
-                    acc[t][h] = _mm256_fmadd_ps(s, d, acc[t][h]);
-                    if (f.scales == SCALE_SUPER32_MIN) {
-                        __m256 m =
-                            _mm256_mul_ps(_mm256_set1_ps((float)all), _mm256_load_ps(c->min[b] + 8 * h));
-                        mins[t][h] = _mm256_fmadd_ps(m, d, mins[t][h]);
+                    acc[t][h] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(s), d0, acc[t][h]);
+                    acc[t][h] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(s1), d1, acc[t][h]);
+                    continue;
+                }
+                if (f.scales == SCALE_BLOCK_ZERO || (super && scales_have_zero(f.scales)))
+                    s = _mm256_add_epi32(s, _mm256_madd_epi16(load_pairs(c->offset[b] + 8 * h), sums));
+                else if (scales_have_zero(f.scales))
+                    s = _mm256_add_epi32(s, _mm256_madd_epi16(zeros, sums));
+                if (super) {
+                    acc[t][h] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(s), d, acc[t][h]);
+                    if (scales_have_min(f.scales)) {
+                        __m256i m = _mm256_madd_epi16(load_pairs(c->min[b] + 8 * h), sums);
+                        mins[t][h] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(m), d, mins[t][h]);
                     }
                 } else {
-                    __m256 scale = _mm256_mul_ps(_mm256_load_ps(c->d[b] + 8 * h), d);
-                    __m256 s = exact_sum(f, sum[t][h], all);
-                    if (f.scales == SCALE_BLOCK_ZERO) /* integers below 2²⁴ in float: exact */
-                        s = _mm256_fnmadd_ps(_mm256_load_ps(c->m[b] + 8 * h), _mm256_set1_ps((float)all), s);
-                    acc[t][h] = _mm256_fmadd_ps(s, scale, acc[t][h]);
-                    if (f.scales == SCALE_BLOCK_MIN)
+                    __m256 dd = _mm256_mul_ps(_mm256_load_ps(c->d[b] + 8 * h), d);
+                    acc[t][h] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(s), dd, acc[t][h]);
+                    if (scales_have_min(f.scales))
                         mins[t][h] = _mm256_fmadd_ps(_mm256_load_ps(c->m[b] + 8 * h), _mm256_set1_ps(x[t].ds),
                                                      mins[t][h]);
                 }
@@ -208,7 +234,7 @@ INLINE void mac_codes(const struct pack_format f, const struct chunk *c, const s
         UNROLL
     for (int h = 0; h < 2; h++) {
         __m256 y = _mm256_load_ps(total[t] + 8 * h);
-        if (scales_are_super(f.scales)) {
+        if (super) {
             y = _mm256_fmadd_ps(acc[t][h], _mm256_load_ps(c->d[0] + 8 * h), y);
             if (scales_have_min(f.scales))
                 y = _mm256_fnmadd_ps(_mm256_load_ps(c->m[0] + 8 * h), mins[t][h], y);

@@ -8,6 +8,12 @@
 #define MAC_ANY_BITS
 #define FMA_TOKENS 1
 
+INLINE int tokens_at_once(const struct pack_format f)
+{
+    (void)f;
+    return MAC_TOKENS;
+}
+
 /* Eight codes at a time: shifts and masks of 64-bit words. */
 typedef uint64_t word __attribute__((may_alias, aligned(1)));
 
@@ -78,7 +84,7 @@ static void mac_tokens(const struct pack_format f, const struct chunk *c, int n_
             case SCALE_BLOCK_ZERO:
                 sum = block_sum(f, c->w[b], a->q, r, 0, GROUPS);
                 if (f.scales == SCALE_BLOCK_ZERO)
-                    sum -= (int32_t)c->m[b][r] * (a->sum[0] + a->sum[1]);
+                    sum += c->offset[b][r][0] * (a->sum[0] + a->sum[1]);
                 acc = fmaf((float)sum, c->d[b][r] * a->d, acc);
                 if (scales_have_min(f.scales))
                     mins = fmaf(c->m[b][r], a->ds, mins);
@@ -91,20 +97,20 @@ static void mac_tokens(const struct pack_format f, const struct chunk *c, int n_
                 break;
             case SCALE_SUPER32:
             case SCALE_SUPER32_MIN:
-                sum = (int32_t)c->scale[b][r] * block_sum(f, c->w[b], a->q, r, 0, GROUPS);
+                sum = c->scale[b][r][0] * block_sum(f, c->w[b], a->q, r, 0, GROUPS);
                 acc = fmaf((float)sum, a->d, acc);
                 if (scales_have_min(f.scales)) {
-                    min = (int32_t)c->min[b][r] * (a->sum[0] + a->sum[1]);
+                    min = c->min[b][r][0] * (a->sum[0] + a->sum[1]);
                     mins = fmaf((float)min, a->d, mins);
                 }
                 break;
             case SCALE_SUPER16:
             case SCALE_SUPER16_MIN:
-                sum = (int32_t)c->scale[2 * b][r] * block_sum(f, c->w[b], a->q, r, 0, GROUPS / 2) +
-                      (int32_t)c->scale[2 * b + 1][r] * block_sum(f, c->w[b], a->q, r, GROUPS / 2, GROUPS);
+                sum = c->scale[2 * b][r][0] * block_sum(f, c->w[b], a->q, r, 0, GROUPS / 2) +
+                      c->scale[2 * b + 1][r][0] * block_sum(f, c->w[b], a->q, r, GROUPS / 2, GROUPS);
                 acc = fmaf((float)sum, a->d, acc);
                 if (scales_have_min(f.scales)) {
-                    min = (int32_t)c->min[2 * b][r] * a->sum[0] + (int32_t)c->min[2 * b + 1][r] * a->sum[1];
+                    min = c->min[b][r][0] * a->sum[0] + c->min[b][r][1] * a->sum[1];
                     mins = fmaf((float)min, a->d, mins);
                 }
                 break;

@@ -2,7 +2,10 @@
  * defines, before including this:
  *
  *     MAC_TOKENS, FMA_TOKENS   how many tokens its sums take at once, 16 at most and a power of two
+ *     MAC_NIBBLES              when decoded codes of 8 bits are to be in halves (struct chunk)
  *     MAC_ANY_BITS             when its sums of decoded codes do not depend on how many bits a code has
+ *     tokens_at_once(f)
+ *         MAC_TOKENS, or fewer for formats that need more registers
  *     decode_blocks(c, f, v, n_blocks)
  *         the codes of a chunk to c->w
  *     mac_tokens(f, c, n_blocks, x, width, n, total)
@@ -60,27 +63,22 @@ static void store_totals(const struct linear_job *j, int64_t tile, int t0, int n
 INLINE void mac_panel(const struct pack_format f, const struct chunk *c, int n_blocks,
                       const struct act_block *x, int width, float (*total)[TILE_ROWS])
 {
+    const int at_once = tokens_at_once(f);
     int t = 0;
-    for (; t + MAC_TOKENS <= width; t += MAC_TOKENS)
-        mac_tokens(f, c, n_blocks, x + t, width, MAC_TOKENS, total + t);
-#if MAC_TOKENS > 8
-    if (width - t >= 8) {
+    for (; t + at_once <= width; t += at_once)
+        mac_tokens(f, c, n_blocks, x + t, width, at_once, total + t);
+    if (at_once > 8 && width - t >= 8) {
         mac_tokens(f, c, n_blocks, x + t, width, 8, total + t);
         t += 8;
     }
-#endif
-#if MAC_TOKENS > 4
-    if (width - t >= 4) {
+    if (at_once > 4 && width - t >= 4) {
         mac_tokens(f, c, n_blocks, x + t, width, 4, total + t);
         t += 4;
     }
-#endif
-#if MAC_TOKENS > 2
-    if (width - t >= 2) {
+    if (at_once > 2 && width - t >= 2) {
         mac_tokens(f, c, n_blocks, x + t, width, 2, total + t);
         t += 2;
     }
-#endif
     for (; t < width; t++)
         mac_tokens(f, c, n_blocks, x + t, width, 1, total + t);
 }

@@ -159,7 +159,7 @@ static void chunk_read(struct row_chunk *r, const uint8_t *chunk, const struct p
 
 /* ---- Matrices --------------------------------------------------------------------------------- */
 
-int cpu_packed_alloc(struct packed *p, enum qtype type, int64_t rows, int64_t cols)
+int cpu_packed_lend(struct packed *p, enum qtype type, int64_t rows, int64_t cols)
 {
     memset(p, 0, sizeof *p);
     if (type >= QTYPE_N_MATRIX || rows < 1 || cols < 1 || cols % qtypes[type].block_len)
@@ -169,14 +169,23 @@ int cpu_packed_alloc(struct packed *p, enum qtype type, int64_t rows, int64_t co
     p->cols = cols;
     p->n_tiles = (rows + TILE_ROWS - 1) / TILE_ROWS;
     p->tile_bytes = tile_offset(type, cols);
-    p->data = cpu_alloc((size_t)(p->n_tiles * p->tile_bytes));
+    p->is_lent = true;
+    return 0;
+}
+
+int cpu_packed_alloc(struct packed *p, enum qtype type, int64_t rows, int64_t cols)
+{
+    if (cpu_packed_lend(p, type, rows, cols))
+        return -1;
+    p->is_lent = false;
+    p->data = cpu_alloc(packed_bytes(p));
     return p->data ? 0 : -1;
 }
 
 void cpu_packed_release(struct packed *p)
 {
-    if (!p->is_view)
-        cpu_release(p->data, (size_t)(p->n_tiles * p->tile_bytes));
+    if (!p->is_view && !p->is_lent)
+        cpu_release(p->data, packed_bytes(p));
     memset(p, 0, sizeof *p);
 }
 

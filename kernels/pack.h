@@ -35,6 +35,10 @@
 
 #include "kernels/kernels.h"
 
+/* One more whenever anything above changes for any type (ops->packed_layout): files of packed weights
+ * (model/pack_cache.h) are then made anew. */
+enum { PACK_LAYOUT = 1 };
+
 /* The kernels' loops take a type's format as an argument and fold it away once inlined. Under sanitizers and
  * emulation (QUOLL_SMALL_KERNELS), where that takes minutes to compile, they stay functions. */
 #ifdef QUOLL_SMALL_KERNELS
@@ -79,7 +83,7 @@ struct pack_format {
     enum scale_kind scales;
     enum scale_format d;
     int low_bits, high_bits; /* of a code; float types: bytes per element in low_bits / 8 */
-    int zero;                /* weight = code − zero; zero points of a row's own are relative to it */
+    int zero;                /* weight = code − zero; 0 where rows have zero points of their own */
     const int8_t *code_book; /* decoded, a code is code_book[code] + zero; NULL: itself */
     int n_codes,
         code_bits; /* integer scales then minima (Q2_K: both in one byte); zero points: one a block */
@@ -109,7 +113,7 @@ struct pack_format {
     X(INT2Z, int2z, SCALE_BLOCK_ZERO, D_F16, 2, 0, 0, NULL, 1, 8, 0)            \
     X(INT3Z, int3z, SCALE_BLOCK_ZERO, D_F16, 2, 1, 0, NULL, 1, 8, 0)            \
     X(INT4Z, int4z, SCALE_BLOCK_ZERO, D_F16, 4, 0, 0, NULL, 1, 8, 0)            \
-    X(INT8Z, int8z, SCALE_BLOCK_ZERO, D_F16, 8, 0, 128, NULL, 1, 16, 0)
+    X(INT8Z, int8z, SCALE_BLOCK_ZERO, D_F16, 8, 0, 0, NULL, 1, 16, 0)
 
 /* Types whose blocks qtypes[].unpack reads: their rows' bytes stay as the file has them, row after row, and
  * only the kinds of their scales are said here. Decoded, their weights are code − 128. */
@@ -158,6 +162,12 @@ static inline bool scales_are_super(enum scale_kind k)
 static inline bool scales_have_min(enum scale_kind k)
 {
     return k == SCALE_BLOCK_MIN || k == SCALE_SUPER32_MIN || k == SCALE_SUPER16_MIN;
+}
+
+/* Formats without minima have one zero point for all weights (or, SCALE_BLOCK_ZERO, points of their own). */
+static inline bool scales_have_zero(enum scale_kind k)
+{
+    return !scales_have_min(k) && k != SCALE_BLOCK_ZERO;
 }
 
 static inline bool scales_by_16(enum scale_kind k)
@@ -218,6 +228,7 @@ void pack_unpack(void *dst, const struct packed *p, int64_t row, int64_t col);
 void pack_row_to_f32(float *dst, const struct packed *p, int64_t row);
 
 int cpu_packed_alloc(struct packed *p, enum qtype type, int64_t rows, int64_t cols);
+int cpu_packed_lend(struct packed *p, enum qtype type, int64_t rows, int64_t cols);
 void cpu_packed_release(struct packed *p);
 void cpu_packed_view(struct packed *p, enum qtype type, int64_t rows, int64_t cols, const void *src);
 void cpu_pack(struct packed *p, int64_t row0, int64_t n_rows, const void *src);
