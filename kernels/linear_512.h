@@ -209,7 +209,7 @@ INLINE __m512i pair_product(__m512i pairs, __m512i pair)
 /* Integer scales as float, exact: of a pair the two are the same. */
 INLINE __m512 float_scales(const int16_t (*pairs)[2])
 {
-    return _mm512_cvtepi32_ps(_mm512_srai_epi32(load_pairs(pairs), 16));
+    return _mm512_cvtepi32_ps(_mm512_madd_epi16(load_pairs(pairs), _mm512_set1_epi32(1)));
 }
 
 /* packed: the chunk's codes as they are packed, NULL: c has them decoded. */
