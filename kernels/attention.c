@@ -38,17 +38,16 @@ static int chunk_rows(int head_dim)
     return rows < CHUNK_MIN ? CHUNK_MIN : rows > CHUNK_MAX ? CHUNK_MAX : rows;
 }
 
-/* One thread's part: queries (a quantised block of 32 is smaller than its floats), probabilities, running
- * output, block output and what the kernels need. */
+/* One thread's part: queries (a quantised block of 32 is smaller than its floats), probabilities, output
+ * and what the kernels need. */
 struct work {
-    float *q, *s, *o, *o_block, *tmp;
+    float *q, *s, *o, *tmp;
 };
 
 static int64_t work_len(int head_dim)
 {
     int64_t rows = chunk_rows(head_dim), stride = round_up(head_dim, TILE_ROWS);
-    return rows * (stride + KV_PAGE + stride + stride) +
-           round_up(attention_tmp_len((int)rows, head_dim), LINE);
+    return rows * (stride + KV_PAGE + stride) + round_up(attention_tmp_len((int)rows, head_dim), LINE);
 }
 
 static struct work work_at(float *scratch, int head_dim)
@@ -58,8 +57,7 @@ static struct work work_at(float *scratch, int head_dim)
     w.q = scratch;
     w.s = w.q + rows * stride;
     w.o = w.s + rows * KV_PAGE;
-    w.o_block = w.o + rows * stride;
-    w.tmp = w.o_block + rows * stride;
+    w.tmp = w.o + rows * stride;
     return w;
 }
 
@@ -172,18 +170,28 @@ static const void *keys_of(const struct plan *p, const struct run *u, int kv_hea
     return (const uint8_t *)p->a->k_pages + u->pages[block] * kv->k_page_bytes + kv_head * kv->k_head_bytes;
 }
 
-/* The block's (o, m, l) of the run's rows that see any of it. */
+/* Where the results of a chunk's rows go. */
+struct result {
+    float *o, *m, *l;
+    float *old, *new; /* NULL: the block's results are put there; else they are merged into those of the
+                         blocks before it */
+};
+
+/* One block's (o, m, l) of the run's rows that see any of it. */
 static void attend_block(const struct plan *p, const struct run *u, int kv_head, int64_t block,
-                         const void *next_k, const struct work *w, float *o, float *m, float *l)
+                         const void *next_k, const struct work *w, const struct result *to)
 {
     const struct kv_layout *kv = p->a->kv;
     uint8_t begin[CHUNK_MAX], end[CHUNK_MAX];
+    bool merge[CHUNK_MAX], whole = true;
     for (int r = 0; r < u->n; r++) {
         const struct kv_slot *s = slot_of(p, u->row + r);
         int64_t b = s->begin - block * KV_PAGE, e = s->end - block * KV_PAGE;
         bool any = sees(s, block);
         begin[r] = (uint8_t)(!any ? KV_PAGE : b < 0 ? 0 : b);
         end[r] = (uint8_t)(!any ? 0 : e > KV_PAGE ? KV_PAGE : e);
+        merge[r] = block != s->begin / KV_PAGE;
+        whole = whole && begin[r] == 0 && end[r] == KV_PAGE;
     }
     const struct attention_block b = {
         .n_rows = u->n,
@@ -195,12 +203,16 @@ static void attend_block(const struct plan *p, const struct run *u, int kv_head,
         .next_k = next_k,
         .begin = begin,
         .end = end,
+        .whole = whole,
+        .merge = to->old ? merge : NULL,
         .scale = p->a->scale,
         .softcap = p->a->softcap,
         .s = w->s,
-        .m = m,
-        .l = l,
-        .o = o,
+        .m = to->m,
+        .l = to->l,
+        .old = to->old,
+        .new = to->new,
+        .o = to->o,
         .o_stride = (int)round_up(kv->head_dim, TILE_ROWS),
         .tmp = w->tmp,
     };
@@ -240,7 +252,8 @@ static void finish_row(const struct plan *p, int kv_head, int row, const float *
 static void attend_chunk(const struct plan *p, int chunk, int kv_head, const struct work *w)
 {
     const int64_t stride = round_up(p->a->kv->head_dim, TILE_ROWS);
-    float m[CHUNK_MAX], l[CHUNK_MAX], m_b[CHUNK_MAX], l_b[CHUNK_MAX];
+    float m[CHUNK_MAX], l[CHUNK_MAX], old[CHUNK_MAX], new[CHUNK_MAX];
+    const struct result to = {w->o, m, l, old, new};
     int end = (chunk + 1) * p->chunk < p->n_rows ? (chunk + 1) * p->chunk : p->n_rows;
     struct run u;
     for (int row = chunk * p->chunk; row < end; row += u.n) {
@@ -248,13 +261,7 @@ static void attend_chunk(const struct plan *p, int chunk, int kv_head, const str
         load_queries(p, &u, kv_head, w);
         for (int64_t block = u.block_begin; block < u.block_end; block++) {
             const void *next_k = block + 1 < u.block_end ? keys_of(p, &u, kv_head, block + 1) : NULL;
-            attend_block(p, &u, kv_head, block, next_k, w, w->o_block, m_b, l_b);
-            for (int r = 0; r < u.n; r++) {
-                const struct kv_slot *s = slot_of(p, row + r);
-                if (sees(s, block))
-                    take_block(p, s, block, w->o + r * stride, &m[r], &l[r], w->o_block + r * stride, m_b[r],
-                               l_b[r]);
-            }
+            attend_block(p, &u, kv_head, block, next_k, w, &to);
         }
         for (int r = 0; r < u.n; r++)
             finish_row(p, kv_head, row + r, w->o + r * stride, l[r]);
@@ -297,7 +304,8 @@ static void attend_item(const struct plan *p, int64_t item, bool more, int64_t b
                                  ? keys_of(p, &u, (int)(next_head % n_kv_heads), next_block)
                                  : NULL;
         load_queries(p, &u, kv_head, w);
-        attend_block(p, &u, kv_head, block, next_k, w, out->o + i * stride, out->m + i, out->l + i);
+        const struct result to = {out->o + i * stride, out->m + i, out->l + i, NULL, NULL};
+        attend_block(p, &u, kv_head, block, next_k, w, &to);
     }
 }
 

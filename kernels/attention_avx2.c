@@ -27,7 +27,7 @@ LANES_INLINE v16 block_sums_q8_0(const uint8_t *quants, const struct act_block *
 {
     const __m256i ones = _mm256_set1_epi16(1);
     __m256i lo = _mm256_setzero_si256(), hi = lo;
-    UNROLL
+    LANES_UNROLL
     for (int g = 0; g < 8; g++) {
         __m256i x = broadcast_4(q->q + 4 * g), abs = _mm256_abs_epi8(x);
         __m256i k0 = _mm256_sign_epi8(load_bytes(quants + 64 * g), x);
@@ -44,7 +44,7 @@ LANES_INLINE v16 block_sums_q4_0(const uint8_t *quants, const struct act_block *
 {
     const __m256i ones = _mm256_set1_epi16(1), low = _mm256_set1_epi8(15);
     __m256i lo = _mm256_setzero_si256(), hi = lo;
-    UNROLL
+    LANES_UNROLL
     for (int g = 0; g < 4; g++) {
         __m256i x0 = broadcast_4(q->q + 4 * g), x1 = broadcast_4(q->q + 16 + 4 * g);
         __m256i k0 = load_bytes(quants + 64 * g), k1 = load_bytes(quants + 64 * g + 32);

@@ -107,8 +107,16 @@ MATHF_INLINE void attention_softmax_scalar_body(const struct attention_block *a)
             s[i] = i >= begin && i < end ? mathf_exp(s[i] - m) : 0;
             l[i % 16] += s[i];
         }
+        float sum = mathf_sum16(l);
+        if (a->merge && a->merge[r]) {
+            float max = m > a->m[r] ? m : a->m[r];
+            a->old[r] = mathf_exp(a->m[r] - max);
+            a->new[r] = mathf_exp(m - max);
+            sum = fmaf(a->l[r], a->old[r], sum * a->new[r]);
+            m = max;
+        }
         a->m[r] = m;
-        a->l[r] = mathf_sum16(l);
+        a->l[r] = sum;
     }
 }
 FMA_VERSIONS(attention_softmax_scalar, (const struct attention_block *a), (a))
@@ -157,10 +165,12 @@ MATHF_INLINE void values(const struct attention_block *a, enum qtype t, value_fn
     for (int r = 0; r < a->n_rows; r++) {
         if (a->begin[r] >= a->end[r])
             continue;
-        float *o = a->o + r * a->o_stride;
-        memset(o, 0, (size_t)a->head_dim * sizeof *o);
+        float *o = a->o + r * a->o_stride, o_b[KV_HEAD_DIM_MAX] = {0};
         for (int i = a->begin[r]; i < a->end[r]; i++)
-            add_value(o, (const uint8_t *)a->v + i * row_bytes, a->head_dim, a->s[r * KV_PAGE + i]);
+            add_value(o_b, (const uint8_t *)a->v + i * row_bytes, a->head_dim, a->s[r * KV_PAGE + i]);
+        bool merge = a->merge && a->merge[r];
+        for (int c = 0; c < a->head_dim; c++)
+            o[c] = merge ? fmaf(o[c], a->old[r], o_b[c] * a->new[r]) : o_b[c];
     }
 }
 

@@ -38,20 +38,25 @@ struct attention_block {
     const void *k, *v;          /* the head's keys and values: kv.h */
     const void *next_k;         /* the keys of what the caller attends to next, to be prefetched; or NULL */
     const uint8_t *begin, *end; /* row r sees positions begin[r] ≤ i < end[r]; none: 64, 0 */
-    float scale, softcap;       /* of the scores, as in attention_args */
-    float *s;                   /* (n_rows, KV_PAGE) */
-    float *m, *l;               /* (n_rows) */
-    float *o;                   /* (n_rows, o_stride), o_stride = head_dim rounded up to 16 */
+    bool whole;                 /* every row sees the whole page */
+    const bool *merge;    /* row r's (o, m, l) take in the block's; else they become it. NULL: no row's */
+    float scale, softcap; /* of the scores, as in attention_args */
+    float *s;             /* (n_rows, KV_PAGE) */
+    float *m, *l;         /* (n_rows); with merge, as many as n_rows rounded up to 16 */
+    float *old, *new;     /* as m, used with merge only: what o and the block's output are multiplied by */
+    float *o;             /* (n_rows, o_stride), o_stride = head_dim rounded up to 16 */
     int o_stride;
     float *tmp; /* attention_tmp_len(n_rows, head_dim) */
 };
 
-/* scores: s = q k for visible positions (others: anything).
- * softmax: s = softcap(s · scale), m = max s, s = e^(s − m), 0 where not visible, l = the sum of s.
- * values: o = s v over visible positions. Rows that see nothing are left alone. */
+/* The three steps of a block, in this order. Rows that see nothing are left alone.
+ * scores: s = q k for visible positions (others: anything).
+ * softmax: s = softcap(s · scale), m_b = max s, s = e^(s − m_b), 0 where not visible, l_b = the sum of s.
+ * With merge: max = the larger of m and m_b, old = e^(m − max), new = e^(m_b − max), l = l · old + l_b · new,
+ * m = max. values: o_b = s v over visible positions; with merge o = o · old + o_b · new. */
 typedef void attention_block_fn(const struct attention_block *a);
 
-/* One row's running (o, m, l) takes in the next block. */
+/* As a block's merge, when it was computed apart: (o, m, l) take in (o_b, m_b, l_b). */
 typedef void attention_merge_fn(float *o, float *m, float *l, const float *o_b, float m_b, float l_b, int n);
 /* out = o / l */
 typedef void attention_finish_fn(float *out, const float *o, float l, int n);

@@ -11,24 +11,36 @@
 
 #define LANES_INLINE static inline __attribute__((always_inline))
 
-/* e^x of mathf_exp without branches. The conversion of a NaN to an integer is 2^31, whose shift by 23 is
- * 0, so that a NaN stays one. */
-LANES_INLINE __m256 m256_exp(__m256 x)
+#ifdef __clang__
+#define LANES_UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define LANES_UNROLL _Pragma("GCC unroll 16")
+#endif
+
+/* e^x of mathf_exp without branches, of n registers in step: each operation waits four cycles for the one
+ * before it. The conversion of a NaN to an integer is 2^31, whose shift by 23 is 0, so that a NaN stays one.
+ * large: x may be above EXP_MAX. */
+LANES_INLINE void m256_exp(__m256 *x, int n, bool large)
 {
-    __m256 n = _mm256_round_ps(_mm256_mul_ps(x, _mm256_set1_ps(EXP_LOG2E)),
-                               _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-    __m256 r = _mm256_fmadd_ps(n, _mm256_set1_ps(-EXP_LN2_HI), x);
-    r = _mm256_fmadd_ps(n, _mm256_set1_ps(-EXP_LN2_LO), r);
-    __m256 p = _mm256_fmadd_ps(_mm256_set1_ps(EXP_C6), r, _mm256_set1_ps(EXP_C5));
-    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(EXP_C4));
-    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(EXP_C3));
-    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(EXP_C2));
-    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(1));
-    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(1));
-    __m256i scaled = _mm256_add_epi32(_mm256_castps_si256(p), _mm256_slli_epi32(_mm256_cvtps_epi32(n), 23));
-    __m256 y = _mm256_castsi256_ps(scaled);
-    y = _mm256_blendv_ps(y, _mm256_set1_ps(INFINITY), _mm256_cmp_ps(x, _mm256_set1_ps(EXP_MAX), _CMP_GT_OQ));
-    return _mm256_andnot_ps(_mm256_cmp_ps(x, _mm256_set1_ps(EXP_MIN), _CMP_LT_OQ), y);
+    __m256 k[8], r[8], p[8];
+#define EACH LANES_UNROLL for (int i = 0; i < n; i++)
+    EACH k[i] = _mm256_round_ps(_mm256_mul_ps(x[i], _mm256_set1_ps(EXP_LOG2E)),
+                                _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+    EACH r[i] = _mm256_fmadd_ps(k[i], _mm256_set1_ps(-EXP_LN2_HI), x[i]);
+    EACH r[i] = _mm256_fmadd_ps(k[i], _mm256_set1_ps(-EXP_LN2_LO), r[i]);
+    EACH p[i] = _mm256_fmadd_ps(_mm256_set1_ps(EXP_C6), r[i], _mm256_set1_ps(EXP_C5));
+    EACH p[i] = _mm256_fmadd_ps(p[i], r[i], _mm256_set1_ps(EXP_C4));
+    EACH p[i] = _mm256_fmadd_ps(p[i], r[i], _mm256_set1_ps(EXP_C3));
+    EACH p[i] = _mm256_fmadd_ps(p[i], r[i], _mm256_set1_ps(EXP_C2));
+    EACH p[i] = _mm256_fmadd_ps(p[i], r[i], _mm256_set1_ps(1));
+    EACH p[i] = _mm256_fmadd_ps(p[i], r[i], _mm256_set1_ps(1));
+    EACH k[i] = _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtps_epi32(k[i]), 23));
+    EACH p[i] = _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(p[i]), _mm256_castps_si256(k[i])));
+    if (large)
+        EACH p[i] = _mm256_blendv_ps(p[i], _mm256_set1_ps(INFINITY),
+                                     _mm256_cmp_ps(x[i], _mm256_set1_ps(EXP_MAX), _CMP_GT_OQ));
+    EACH x[i] = _mm256_andnot_ps(_mm256_cmp_ps(x[i], _mm256_set1_ps(EXP_MIN), _CMP_LT_OQ), p[i]);
+#undef EACH
 }
 
 LANES_INLINE float m256_max_lane(__m256 v)
@@ -75,6 +87,11 @@ LANES_INLINE void vec_store(float *p, vec v)
 LANES_INLINE vec vec_fma(vec a, vec b, vec c)
 {
     return _mm256_fmadd_ps(a, b, c);
+}
+
+LANES_INLINE vec vec_mul(vec a, vec b)
+{
+    return _mm256_mul_ps(a, b);
 }
 
 typedef struct {
@@ -130,7 +147,19 @@ LANES_INLINE v16 v16_neg(v16 a)
 
 LANES_INLINE v16 v16_exp(v16 x)
 {
-    return (v16){m256_exp(x.lo), m256_exp(x.hi)};
+    __m256 y[2] = {x.lo, x.hi};
+    m256_exp(y, 2, true);
+    return (v16){y[0], y[1]};
+}
+
+/* Of as many values as registers hold in step, in place. None is above EXP_MAX. */
+enum { EXP_LANES = 32 };
+LANES_INLINE void v16_exp_low(v16 x[EXP_LANES / 16])
+{
+    __m256 y[4] = {x[0].lo, x[0].hi, x[1].lo, x[1].hi};
+    m256_exp(y, 4, false);
+    x[0] = (v16){y[0], y[1]};
+    x[1] = (v16){y[2], y[3]};
 }
 
 /* Lane by lane: x < y ? yes : no; of a NaN, no. */
@@ -231,28 +260,52 @@ LANES_INLINE vec vec_fma(vec a, vec b, vec c)
     return v16_fma(a, b, c);
 }
 
+LANES_INLINE vec vec_mul(vec a, vec b)
+{
+    return _mm512_mul_ps(a, b);
+}
+
 LANES_INLINE v16 v16_neg(v16 a)
 {
     return _mm512_castsi512_ps(_mm512_xor_si512(_mm512_castps_si512(a), _mm512_set1_epi32(INT32_MIN)));
 }
 
-LANES_INLINE v16 v16_exp(v16 x)
+/* As m256_exp. */
+LANES_INLINE void m512_exp(__m512 *x, int n, bool large)
 {
     enum { NEAREST = 0 }; /* to an integer, half to even */
-    __m512 n = _mm512_roundscale_ps(_mm512_mul_ps(x, _mm512_set1_ps(EXP_LOG2E)), NEAREST);
-    __m512 r = _mm512_fmadd_ps(n, _mm512_set1_ps(-EXP_LN2_HI), x);
-    r = _mm512_fmadd_ps(n, _mm512_set1_ps(-EXP_LN2_LO), r);
-    __m512 p = _mm512_fmadd_ps(_mm512_set1_ps(EXP_C6), r, _mm512_set1_ps(EXP_C5));
-    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(EXP_C4));
-    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(EXP_C3));
-    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(EXP_C2));
-    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1));
-    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1));
-    __m512i scaled = _mm512_add_epi32(_mm512_castps_si512(p), _mm512_slli_epi32(_mm512_cvtps_epi32(n), 23));
-    __mmask16 over = _mm512_cmp_ps_mask(x, _mm512_set1_ps(EXP_MAX), _CMP_GT_OQ);
-    __mmask16 under = _mm512_cmp_ps_mask(x, _mm512_set1_ps(EXP_MIN), _CMP_LT_OQ);
-    __m512 y = _mm512_mask_mov_ps(_mm512_castsi512_ps(scaled), over, _mm512_set1_ps(INFINITY));
-    return _mm512_mask_mov_ps(y, under, _mm512_setzero_ps());
+    __m512 k[4], r[4], p[4];
+#define EACH LANES_UNROLL for (int i = 0; i < n; i++)
+    EACH k[i] = _mm512_roundscale_ps(_mm512_mul_ps(x[i], _mm512_set1_ps(EXP_LOG2E)), NEAREST);
+    EACH r[i] = _mm512_fmadd_ps(k[i], _mm512_set1_ps(-EXP_LN2_HI), x[i]);
+    EACH r[i] = _mm512_fmadd_ps(k[i], _mm512_set1_ps(-EXP_LN2_LO), r[i]);
+    EACH p[i] = _mm512_fmadd_ps(_mm512_set1_ps(EXP_C6), r[i], _mm512_set1_ps(EXP_C5));
+    EACH p[i] = _mm512_fmadd_ps(p[i], r[i], _mm512_set1_ps(EXP_C4));
+    EACH p[i] = _mm512_fmadd_ps(p[i], r[i], _mm512_set1_ps(EXP_C3));
+    EACH p[i] = _mm512_fmadd_ps(p[i], r[i], _mm512_set1_ps(EXP_C2));
+    EACH p[i] = _mm512_fmadd_ps(p[i], r[i], _mm512_set1_ps(1));
+    EACH p[i] = _mm512_fmadd_ps(p[i], r[i], _mm512_set1_ps(1));
+    EACH k[i] = _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtps_epi32(k[i]), 23));
+    EACH p[i] = _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(p[i]), _mm512_castps_si512(k[i])));
+    if (large)
+        EACH p[i] = _mm512_mask_mov_ps(p[i], _mm512_cmp_ps_mask(x[i], _mm512_set1_ps(EXP_MAX), _CMP_GT_OQ),
+                                       _mm512_set1_ps(INFINITY));
+    EACH x[i] = _mm512_mask_mov_ps(p[i], _mm512_cmp_ps_mask(x[i], _mm512_set1_ps(EXP_MIN), _CMP_LT_OQ),
+                                   _mm512_setzero_ps());
+#undef EACH
+}
+
+LANES_INLINE v16 v16_exp(v16 x)
+{
+    m512_exp(&x, 1, true);
+    return x;
+}
+
+/* Of as many values as registers hold in step, in place. None is above EXP_MAX. */
+enum { EXP_LANES = 64 };
+LANES_INLINE void v16_exp_low(v16 x[EXP_LANES / 16])
+{
+    m512_exp(x, 4, false);
 }
 
 LANES_INLINE v16 v16_less(v16 x, v16 y, v16 yes, v16 no)
