@@ -59,6 +59,8 @@ INLINE __m512i load_pairs(const int16_t (*pairs)[2])
     return _mm512_load_si512((const void *)pairs);
 }
 
+enum { TOGETHER = 4 }; /* tokens whose sums of a block are made at once, at most */
+
 /* Four activations, or two sums of them, of one token in every lane. */
 INLINE __m512i broadcast4(const void *p)
 {
@@ -105,15 +107,17 @@ INLINE struct codes codes_of(const struct pack_format f, const struct chunk *c,
     return k;
 }
 
-/* start + Σ code · activation over groups g0 … g1 − 1. */
-INLINE __m512i block_sum(const struct pack_format f, const struct codes *k, const int8_t *q, int g0, int g1,
-                         __m512i start)
+/* sum[t] += Σ code · activation over groups g0 … g1 − 1, for n tokens: their chains of sums side by side, for
+ * each instruction waits for the one before. */
+INLINE void block_sums(const struct pack_format f, const struct codes *k, const struct act_block *x, int g0,
+                       int g1, int n, __m512i sum[TOGETHER])
 {
     (void)f;
     UNROLL
     for (int g = g0; g < g1; g++)
-        start = _mm512_dpbusd_epi32(start, k->w[g], broadcast4(q + 4 * g));
-    return start;
+        UNROLL
+    for (int t = 0; t < n; t++)
+        sum[t] = _mm512_dpbusd_epi32(sum[t], k->w[g], broadcast4(x[t].q + 4 * g));
 }
 
 /* Of 16 pairs of integers with a token's pair: the sum of the two products. */
@@ -173,30 +177,36 @@ INLINE struct codes codes_of(const struct pack_format f, const struct chunk *c,
     return k;
 }
 
-INLINE __m512i block_sum(const struct pack_format f, const struct codes *k, const int8_t *q, int g0, int g1,
-                         __m512i start)
+INLINE void block_sums(const struct pack_format f, const struct codes *k, const struct act_block *x, int g0,
+                       int g1, int n, __m512i sum[TOGETHER])
 {
     const int span = is_wide(f) ? GROUPS : groups_in_16_bits(f);
     const __m512i ones = _mm512_set1_epi16(1);
     UNROLL
     for (int s = g0; s < g1; s += span) {
-        __m512i part = _mm512_setzero_si512(), upper = part; /* upper: of the upper halves of 8 bits */
+        __m512i part[TOGETHER], upper[TOGETHER]; /* upper: of the upper halves of 8 bits */
         const int end = s + span < g1 ? s + span : g1;
         UNROLL
-        for (int g = s; g < end; g++) {
-            const __m512i a = broadcast4(q + 4 * g);
-            part = _mm512_add_epi16(part, _mm512_maddubs_epi16(k->w[g], a));
-            FORGET(part);
+        for (int g = s; g < end; g++)
+            UNROLL
+        for (int t = 0; t < n; t++) {
+            const __m512i a = broadcast4(x[t].q + 4 * g);
+            __m512i p = _mm512_maddubs_epi16(k->w[g], a);
+            part[t] = g == s ? p : _mm512_add_epi16(part[t], p);
+            FORGET(part[t]);
             if (is_wide(f)) {
-                upper = _mm512_add_epi16(upper, _mm512_maddubs_epi16(k->high[g], a));
-                FORGET(upper);
+                p = _mm512_maddubs_epi16(k->high[g], a);
+                upper[t] = g == s ? p : _mm512_add_epi16(upper[t], p);
+                FORGET(upper[t]);
             }
         }
-        start = _mm512_add_epi32(start, _mm512_madd_epi16(part, ones));
-        if (is_wide(f))
-            start = _mm512_add_epi32(start, _mm512_madd_epi16(upper, _mm512_slli_epi16(ones, 4)));
+        UNROLL
+        for (int t = 0; t < n; t++) {
+            sum[t] = _mm512_add_epi32(sum[t], _mm512_madd_epi16(part[t], ones));
+            if (is_wide(f))
+                sum[t] = _mm512_add_epi32(sum[t], _mm512_madd_epi16(upper[t], _mm512_slli_epi16(ones, 4)));
+        }
     }
-    return start;
 }
 
 INLINE __m512i pair_product(__m512i pairs, __m512i pair)
@@ -212,16 +222,56 @@ INLINE __m512 float_scales(const int16_t (*pairs)[2])
     return _mm512_cvtepi32_ps(_mm512_madd_epi16(load_pairs(pairs), _mm512_set1_epi32(1)));
 }
 
-/* packed: the chunk's codes as they are packed, NULL: c has them decoded. */
-INLINE void mac_codes(const struct pack_format f, const struct chunk *c, const struct chunk_view *packed,
-                      int n_blocks, const struct act_block *x, int width, int n, float (*total)[TILE_ROWS])
+/* acc[t] takes in block b of the chunk, whose codes are k, for n tokens. */
+INLINE void mac_block(const struct pack_format f, const struct chunk *c, const struct codes *k, int b,
+                      const struct act_block *x, int n, __m512 *acc)
 {
-    const bool by_16 = scales_by_16(f.scales), super = scales_are_super(f.scales);
     /* −zero times both sums of a block of activations, or times the first or the second: where a sum starts
      * takes out the zero point. */
     const __m512i zeros = _mm512_set1_epi16((int16_t)-f.zero);
     const __m512i zero0 = _mm512_and_si512(zeros, _mm512_set1_epi32(0xffff));
     const __m512i zero1 = _mm512_slli_epi32(zeros, 16);
+    const bool by_16 = scales_by_16(f.scales);
+    __m512i sum[TOGETHER], sum1[TOGETHER]; /* by_16: of the second half */
+    UNROLL
+    for (int t = 0; t < n; t++) {
+        const __m512i sums = broadcast4(x[t].sum);
+        sum[t] = sum1[t] = _mm512_setzero_si512();
+        if (f.scales == SCALE_BLOCK_ZERO)
+            sum[t] = pair_product(load_pairs(c->offset[b]), sums);
+        else if (scales_have_zero(f.scales))
+            sum[t] = pair_product(by_16 ? zero0 : zeros, sums);
+        if (scales_have_zero(f.scales) && by_16)
+            sum1[t] = pair_product(zero1, sums);
+    }
+    block_sums(f, k, x, 0, by_16 ? GROUPS / 2 : GROUPS, n, sum);
+    if (by_16)
+        block_sums(f, k, x, GROUPS / 2, GROUPS, n, sum1);
+    UNROLL
+    for (int t = 0; t < n; t++) {
+        const __m512 d = _mm512_set1_ps(x[t].d), s = _mm512_cvtepi32_ps(sum[t]);
+        if (f.scales == SCALE_BLOCK16) {
+            const __m512 s1 = _mm512_cvtepi32_ps(sum1[t]);
+            acc[t] = _mm512_fmadd_ps(s, _mm512_mul_ps(_mm512_load_ps(c->d[2 * b]), d), acc[t]);
+            acc[t] = _mm512_fmadd_ps(s1, _mm512_mul_ps(_mm512_load_ps(c->d[2 * b + 1]), d), acc[t]);
+        } else if (by_16) { /* integers below 2²⁴: exact */
+            __m512 both = _mm512_mul_ps(s, float_scales(c->scale[2 * b]));
+            both = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum1[t]), float_scales(c->scale[2 * b + 1]), both);
+            acc[t] = _mm512_fmadd_ps(both, d, acc[t]);
+        } else if (scales_are_super(f.scales)) {
+            acc[t] = _mm512_fmadd_ps(_mm512_mul_ps(s, float_scales(c->scale[b])), d, acc[t]);
+        } else {
+            acc[t] = _mm512_fmadd_ps(s, _mm512_mul_ps(_mm512_load_ps(c->d[b]), d), acc[t]);
+        }
+    }
+}
+
+/* packed: the chunk's codes as they are packed, NULL: c has them decoded. */
+INLINE void mac_codes(const struct pack_format f, const struct chunk *c, const struct chunk_view *packed,
+                      int n_blocks, const struct act_block *x, int width, int n, float (*total)[TILE_ROWS])
+{
+    const bool super = scales_are_super(f.scales);
+    const int together = scales_by_16(f.scales) ? TOGETHER / 2 : TOGETHER; /* those have two sums each */
     __m512 acc[MAC_TOKENS];
     UNROLL
     for (int t = 0; t < n; t++)
@@ -231,62 +281,35 @@ INLINE void mac_codes(const struct pack_format f, const struct chunk *c, const s
     for (int b = 0; b < n_blocks; b++, block += width) {
         const struct codes k = codes_of(f, c, packed, b);
         UNROLL
-        for (int t = 0; t < n; t++) {
-            const struct act_block *a = &block[t];
-            const __m512 d = _mm512_set1_ps(a->d);
-            if (by_16) {
-                __m512i start = _mm512_setzero_si512(), start1 = start;
-                if (scales_have_zero(f.scales)) {
-                    start = pair_product(zero0, broadcast4(a->sum));
-                    start1 = pair_product(zero1, broadcast4(a->sum));
-                }
-                __m512 s0 = _mm512_cvtepi32_ps(block_sum(f, &k, a->q, 0, GROUPS / 2, start));
-                __m512 s1 = _mm512_cvtepi32_ps(block_sum(f, &k, a->q, GROUPS / 2, GROUPS, start1));
-                if (f.scales == SCALE_BLOCK16) {
-                    acc[t] = _mm512_fmadd_ps(s0, _mm512_mul_ps(_mm512_load_ps(c->d[2 * b]), d), acc[t]);
-                    acc[t] = _mm512_fmadd_ps(s1, _mm512_mul_ps(_mm512_load_ps(c->d[2 * b + 1]), d), acc[t]);
-                } else { /* integers below 2²⁴: exact */
-                    __m512 s = _mm512_mul_ps(s0, float_scales(c->scale[2 * b]));
-                    s = _mm512_fmadd_ps(s1, float_scales(c->scale[2 * b + 1]), s);
-                    acc[t] = _mm512_fmadd_ps(s, d, acc[t]);
-                }
-            } else {
-                __m512i start = _mm512_setzero_si512();
-                if (f.scales == SCALE_BLOCK_ZERO)
-                    start = pair_product(load_pairs(c->offset[b]), broadcast4(a->sum));
-                else if (scales_have_zero(f.scales))
-                    start = pair_product(zeros, broadcast4(a->sum));
-                __m512 s = _mm512_cvtepi32_ps(block_sum(f, &k, a->q, 0, GROUPS, start));
-                if (super)
-                    acc[t] = _mm512_fmadd_ps(_mm512_mul_ps(s, float_scales(c->scale[b])), d, acc[t]);
-                else
-                    acc[t] = _mm512_fmadd_ps(s, _mm512_mul_ps(_mm512_load_ps(c->d[b]), d), acc[t]);
-            }
-        }
+        for (int t = 0; t < n; t += together)
+            mac_block(f, c, &k, b, block + t, n < together ? n : together, acc + t);
     }
 
-    /* Minima are a small product of their own: apart, so that both sets of sums fit the registers. */
     UNROLL
     for (int t = 0; t < n; t++) {
         __m512 y = _mm512_load_ps(total[t]);
-        if (super)
-            y = _mm512_fmadd_ps(acc[t], _mm512_load_ps(c->d[0]), y);
-        else
-            y = _mm512_add_ps(y, acc[t]);
-        if (scales_have_min(f.scales)) {
-            __m512 mins = _mm512_setzero_ps();
-            UNROLL
-            for (int b = 0; b < n_blocks; b++) {
-                const struct act_block *a = &x[b * width + t];
-                if (super) {
-                    __m512i m = pair_product(load_pairs(c->min[b]), broadcast4(a->sum));
-                    mins = _mm512_fmadd_ps(_mm512_cvtepi32_ps(m), _mm512_set1_ps(a->d), mins);
-                } else {
-                    mins = _mm512_fmadd_ps(_mm512_load_ps(c->m[b]), _mm512_set1_ps(a->ds), mins);
-                }
+        y = super ? _mm512_fmadd_ps(acc[t], _mm512_load_ps(c->d[0]), y) : _mm512_add_ps(y, acc[t]);
+        _mm512_store_ps(total[t], y);
+        acc[t] = _mm512_setzero_ps();
+    }
+    if (!scales_have_min(f.scales))
+        return;
+
+    /* Minima are a small product of their own: apart, so that either set of sums fits the registers. */
+    for (int b = 0; b < n_blocks; b++, x += width) {
+        UNROLL
+        for (int t = 0; t < n; t++)
+            if (super) {
+                __m512i m = pair_product(load_pairs(c->min[b]), broadcast4(x[t].sum));
+                acc[t] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(m), _mm512_set1_ps(x[t].d), acc[t]);
+            } else {
+                acc[t] = _mm512_fmadd_ps(_mm512_load_ps(c->m[b]), _mm512_set1_ps(x[t].ds), acc[t]);
             }
-            y = super ? _mm512_fnmadd_ps(_mm512_load_ps(c->m[0]), mins, y) : _mm512_add_ps(y, mins);
-        }
+    }
+    UNROLL
+    for (int t = 0; t < n; t++) {
+        __m512 y = _mm512_load_ps(total[t]);
+        y = super ? _mm512_fnmadd_ps(_mm512_load_ps(c->m[0]), acc[t], y) : _mm512_add_ps(y, acc[t]);
         _mm512_store_ps(total[t], y);
     }
 }
@@ -324,24 +347,21 @@ INLINE void fma_tokens(const float (*w)[TILE_ROWS], int n_cols, const float *x, 
 /* Sixteen sums each. */
 static int64_t peak_dots(int64_t n)
 {
-    __m512i sum[16];
-    struct codes k;
-    const int8_t q[ACT_LEN] = {0};
+    const struct act_block x[TOGETHER] = {{.d = 0}};
     const struct pack_format f = {.scales = SCALE_BLOCK_MIN, .low_bits = 4};
+    __m512i sum[2][TOGETHER];
+    struct codes k;
     memset(&k, 0, sizeof k);
-    UNROLL
-    for (int t = 0; t < 16; t++)
-        sum[t] = _mm512_setzero_si512();
+    memset(sum, 0, sizeof sum);
     for (int64_t i = 0; i < n; i++) {
         KEEP(k.w[0]);
-        UNROLL
-        for (int t = 0; t < 16; t++)
-            sum[t] = block_sum(f, &k, q, 0, GROUPS, sum[t]);
+        block_sums(f, &k, x, 0, GROUPS, TOGETHER, sum[0]);
+        block_sums(f, &k, x, 0, GROUPS, TOGETHER, sum[1]);
     }
     UNROLL
-    for (int t = 0; t < 16; t++)
-        KEEP(sum[t]);
-    return n * 16 * GROUPS * 64;
+    for (int t = 0; t < 2 * TOGETHER; t++)
+        KEEP(sum[t / TOGETHER][t % TOGETHER]);
+    return n * 2 * TOGETHER * GROUPS * 64;
 }
 
 static int64_t peak_fmas(int64_t n)
