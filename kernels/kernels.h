@@ -217,9 +217,7 @@ struct ops {
     int packed_layout; /* a version: another one when the bytes that pack makes of a row change */
 
     void *(*alloc)(size_t bytes); /* 64-byte aligned, zero; NULL: out of memory */
-    /* As alloc, for what will be filled from end to end: in huge pages where the system has them. */
-    void *(*alloc_dense)(size_t bytes);
-    void (*release)(void *p, size_t bytes); /* of either */
+    void (*release)(void *p, size_t bytes);
     void (*upload)(void *dst, const void *src, size_t bytes);
     void (*download)(void *dst, const void *src, size_t bytes);
 

@@ -48,7 +48,6 @@ static inline const struct act_block *panel_of(const void *x, int64_t cols, int 
 
 /* 64-byte aligned zero memory. */
 void *cpu_alloc(size_t bytes);
-void *cpu_alloc_dense(size_t bytes);
 void cpu_release(void *p, size_t bytes);
 
 size_t cpu_scratch_bytes(int n_tokens, int64_t cols);

@@ -8,41 +8,20 @@
 #include <sys/mman.h>
 
 /* Large buffers come from mmap: zero, and resident only where written. */
-enum { MMAP_FROM = 1 << 20, PAGE = 4096, HUGE_PAGE = 2 << 20 };
-
-static void *map_zeros(size_t bytes)
-{
-    void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    return p == MAP_FAILED ? NULL : p;
-}
+enum { MMAP_FROM = 1 << 20 };
 
 void *cpu_alloc(size_t bytes)
 {
-    if (bytes >= MMAP_FROM)
-        return map_zeros(bytes);
+    if (bytes >= MMAP_FROM) {
+        void *p =
+            mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        return p == MAP_FAILED ? NULL : p;
+    }
     size_t rounded = (bytes + 63) / 64 * 64;
     void *p = aligned_alloc(64, rounded ? rounded : 64);
     if (p)
         memset(p, 0, rounded);
     return p;
-}
-
-/* Huge pages: a fault per 2 MiB, and an entry of the TLB. They want addresses at multiples of their size, so
- * what lies before the first such is given back, and the rest behind. */
-void *cpu_alloc_dense(size_t bytes)
-{
-    if (bytes < HUGE_PAGE)
-        return cpu_alloc(bytes);
-    size_t whole = (bytes + PAGE - 1) / PAGE * PAGE;
-    char *p = map_zeros(whole + HUGE_PAGE);
-    if (!p)
-        return NULL;
-    size_t before = (HUGE_PAGE - (uintptr_t)p % HUGE_PAGE) % HUGE_PAGE;
-    if (before)
-        (void)munmap(p, before);
-    (void)munmap(p + before + whole, HUGE_PAGE - before);
-    (void)madvise(p + before, whole, MADV_HUGEPAGE); /* advice: without it pages are small */
-    return p + before;
 }
 
 void cpu_release(void *p, size_t bytes)
@@ -84,7 +63,6 @@ static void copy(void *dst, const void *src, size_t bytes)
         .isa = ISA,                                                                                          \
         .packed_layout = PACK_LAYOUT,                                                                        \
         .alloc = cpu_alloc,                                                                                  \
-        .alloc_dense = cpu_alloc_dense,                                                                      \
         .release = cpu_release,                                                                              \
         .upload = copy,                                                                                      \
         .download = copy,                                                                                    \

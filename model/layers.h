@@ -42,7 +42,10 @@ struct model {
     float *prefix; /* (n_layers, 2, n_virtual, n_kv_heads · head_dim): keys, values */
     struct layer *layers;
     struct matrix *experts; /* all layers' */
-    void *vectors;          /* what all float pointers above point into: backend memory */
+    void *image;            /* what all packed data point into (image.h), but the adapters' */
+    size_t image_bytes;
+    bool image_is_mapped; /* a file of the pack cache */
+    void *vectors;        /* what all float pointers above point into: backend memory */
     size_t vectors_bytes;
     float *own_prefix; /* where prefix came with an adapter */
     size_t own_prefix_bytes;

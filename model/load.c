@@ -1,6 +1,7 @@
 /* A file becomes a model: hyper-parameters, bound tensors, packed weights. */
 #include "model/arch.h"
 #include "model/bind.h"
+#include "model/image.h"
 #include "model/lora.h"
 #include "model/rope.h"
 
@@ -8,14 +9,10 @@
 
 #include <inttypes.h>
 #include <math.h>
-#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum {
-    PACK_BYTES = 1 << 20, /* source bytes per piece of work: what is in memory twice, per thread */
-    VECTOR_ALIGN = 64,
-};
+enum { VECTOR_ALIGN = 64 };
 
 /* ---- Overrides of RoPE -------------------------------------------------------------------------- */
 
@@ -205,134 +202,6 @@ static int load_orders(struct model *m, const struct binding *b, size_t n)
     return 0;
 }
 
-/* ---- Matrices ----------------------------------------------------------------------------------- */
-
-/* Some tiles of one matrix. */
-struct piece {
-    struct packed *dst;
-    const struct source *src;
-    int64_t row0, n_rows;
-    atomic_int *left; /* of the matrix: pieces that are not packed yet */
-};
-
-struct packing {
-    const struct ops *ops;
-    const struct weights *w;
-    const struct piece *piece;
-    int64_t n;
-    char *buffer; /* per thread: rows that must be made, and one row of floats */
-    size_t buffer_bytes, rows_bytes;
-};
-
-static int64_t piece_rows(const struct source *s)
-{
-    int64_t tile_bytes = TILE_ROWS * qtype_bytes(s->type, s->cols);
-    int64_t tiles = PACK_BYTES / tile_bytes;
-    return (tiles > 0 ? tiles : 1) * TILE_ROWS;
-}
-
-static int64_t n_pieces(const struct source *s)
-{
-    int64_t rows = piece_rows(s);
-    return (s->rows + rows - 1) / rows;
-}
-
-/* Tensors of a quantised checkpoint are read all over for every row: their pages go when the last is made. */
-static void drop_sources(const struct weights *w, const struct source *s)
-{
-    const struct tensor *all[] = {s->tensor, s->scales, s->zeros};
-    for (size_t i = 0; i < sizeof all / sizeof *all; i++)
-        if (all[i])
-            weights_drop(w, all[i], 0, all[i]->bytes);
-}
-
-/* Every thread takes pieces, in the file's order. The file is asked for what comes next and its pages
- * leave memory behind the packing, so that the weights are hardly ever there twice. */
-static void pack_pieces(struct worker *worker, void *arg)
-{
-    const struct packing *k = arg;
-    int64_t ahead = worker->n_threads, begin, end;
-    char *made = k->buffer + (size_t)worker->id * k->buffer_bytes;
-    while (team_next(worker, k->n, 1, &begin, &end))
-        for (int64_t i = begin; i < end; i++) {
-            const struct piece *p = &k->piece[i];
-            uint64_t from, bytes;
-            if (i + ahead < k->n) {
-                const struct piece *next = &k->piece[i + ahead];
-                source_range(next->src, next->row0, next->n_rows, &from, &bytes);
-                weights_prefetch(k->w, next->src->tensor, from, bytes);
-            }
-            const void *rows = source_direct(p->src, p->row0, p->n_rows);
-            if (!rows) {
-                source_rows(p->src, p->row0, p->n_rows, made, (float *)(void *)(made + k->rows_bytes));
-                rows = made;
-            }
-            k->ops->pack(p->dst, p->row0, p->n_rows, rows);
-            source_range(p->src, p->row0, p->n_rows, &from, &bytes);
-            weights_drop(k->w, p->src->tensor, from, bytes);
-            if (atomic_fetch_sub(p->left, 1) == 1 && p->src->kind != SOURCE_PLAIN)
-                drop_sources(k->w, p->src);
-        }
-}
-
-/* Under --no-repack: the matrix is a view of the file, if its rows are there as they are. */
-static bool make_view(struct model *m, const struct binding *b)
-{
-    const struct source *s = &b->source;
-    const void *rows = source_direct(s, 0, s->rows);
-    if (rows)
-        m->ops->packed_view(&matrix_of(m, b)->packed, s->type, s->rows, s->cols, rows);
-    return rows != NULL;
-}
-
-/* Allocates every matrix and packs it. Nothing in the parallel part can fail. */
-static int pack_matrices(struct model *m, const struct weights *w, const struct binding *b, size_t n,
-                         const struct model_options *opt)
-{
-    int64_t pieces = 0;
-    struct packing k = {.ops = m->ops, .w = w};
-    size_t widest = 0;
-    for (size_t i = 0; i < n; i++) {
-        const struct source *s = &b[i].source;
-        if (!role_is_matrix(b[i].role))
-            continue;
-        pieces += n_pieces(s);
-        if (source_direct(s, 0, 1) && source_direct(s, 0, s->rows))
-            continue;
-        size_t rows_bytes = (size_t)(piece_rows(s) * qtype_bytes(s->type, s->cols));
-        k.rows_bytes = rows_bytes > k.rows_bytes ? rows_bytes : k.rows_bytes;
-        widest = (size_t)s->cols > widest ? (size_t)s->cols : widest;
-    }
-    k.rows_bytes = (k.rows_bytes + VECTOR_ALIGN - 1) / VECTOR_ALIGN * VECTOR_ALIGN;
-    k.buffer_bytes = k.rows_bytes + (widest * sizeof(float) + VECTOR_ALIGN - 1) / VECTOR_ALIGN * VECTOR_ALIGN;
-    struct piece *piece = calloc((size_t)pieces + 1, sizeof *piece);
-    atomic_int *left = calloc(n + 1, sizeof *left);
-    struct team *team = team_new(opt->n_threads);
-    k.buffer = aligned_alloc(VECTOR_ALIGN, (size_t)opt->n_threads * k.buffer_bytes + VECTOR_ALIGN);
-    k.piece = piece;
-    int rc = piece && left && team && k.buffer ? 0 : -1;
-    for (size_t i = 0; i < n && rc == 0; i++) {
-        const struct source *s = &b[i].source;
-        if (!role_is_matrix(b[i].role) || (opt->no_repack && make_view(m, &b[i])))
-            continue;
-        struct packed *p = &matrix_of(m, &b[i])->packed;
-        rc = m->ops->packed_alloc(p, s->type, s->rows, s->cols);
-        left[i] = (int)n_pieces(s);
-        for (int64_t row = 0, step = piece_rows(s); rc == 0 && row < s->rows; row += step) {
-            int64_t rest = s->rows - row;
-            piece[k.n++] = (struct piece){p, s, row, rest < step ? rest : step, &left[i]};
-        }
-    }
-    if (rc == 0)
-        team_run(team, pack_pieces, &k);
-    if (team)
-        team_free(team);
-    free(k.buffer);
-    free(left);
-    free(piece);
-    return rc;
-}
-
 /* ---- Adapters ----------------------------------------------------------------------------------- */
 
 static int pack_floats(struct model *m, struct packed *p, const float *src, int64_t rows, int64_t cols)
@@ -463,7 +332,7 @@ int model_load(struct model **out, struct weights *w, const struct model_options
         goto no_memory;
     if (load_rope(m, w, err, errlen))
         goto failed;
-    if (pack_matrices(m, w, b, n, opt))
+    if (image_load(m, w, b, n, opt))
         goto no_memory;
     m->output = m->config.tied_embeddings ? &m->token_embd : &m->own_output;
     count_memory(m, b, n);
@@ -505,6 +374,7 @@ void model_free(struct model *m)
     }
     for (size_t i = 0; m->experts && i < (size_t)m->config.n_layers * 3 * (size_t)m->config.n_experts; i++)
         release_matrix(m->ops, &m->experts[i]);
+    image_release(m);
     if (m->vectors)
         m->ops->release(m->vectors, m->vectors_bytes);
     if (m->own_prefix)

@@ -78,6 +78,12 @@ struct model_options {
     const struct lora_option *lora; /* adapters, applied to every product */
     size_t n_lora;
     int quantize; /* float matrices are quantised to this enum qtype while loading; 0 (F32): kept */
+
+    const char *pack_cache;   /* folder where packed weights are kept (model/pack_cache.h); NULL: nowhere */
+    const char *pack_version; /* with pack_cache: what is part of the files' fingerprint */
+    /* Is told one line of what became of the pack cache, `important` where it is of no use; NULL: nobody. */
+    void (*note)(bool important, const char *line);
+    bool (*stop)(void); /* asked while the pack cache is written: true gives that up; NULL: never */
 };
 
 /* Binds every tensor of w to its role, checks shapes, packs. A tensor that nothing binds, a missing one,

@@ -533,6 +533,8 @@ size_t run_option_rows(struct run_options *o, struct option_row *rows)
         OPTION_CALL_ROW("n-gpu-layers", 0, &o->gpu_layers_asked, set_gpu_layers, "N",
                         "-ngl: layers on the GPU (this build has none)"),
         OPTION_FLAG_ROW("no-repack", 0, &o->no_repack, "compute from the weights as in the file (slow)"),
+        OPTION_STRING_ROW("pack-cache", 0, &o->pack_cache, "DIR",
+                          "keep the packed weights in a file there, for quick starts"),
         OPTION_CALL_ROW("kv-type", 0, o, set_kv_types, "TYPE",
                         "type of the KV cache: f16, f32, q8_0, q4_0 (default: f16; f32 with --compute f32)"),
         OPTION_CALL_ROW("kv-type-k", 0, &o->type_k, set_kv_type, "TYPE", "-ctk: of the keys alone"),
@@ -582,7 +584,6 @@ size_t run_option_rows(struct run_options *o, struct option_row *rows)
         OPTION_CALL_ROW("logit-bias", 0, o, add_logit_bias, "ID=F", "repeatable; -inf bans the token"),
         OPTION_CALL_ROW("samplers", 0, &s->samplers, set_samplers, "LIST",
                         "the chain's steps, separated by ';' (default: " SAMPLER_DEFAULT_STEPS ")"),
-        OPTION_LATER_ROW("pack-cache"),
         OPTION_LATER_ROW("grammar"),
         OPTION_LATER_ROW("grammar-file"),
         OPTION_LATER_ROW("json-schema"),
@@ -598,6 +599,8 @@ static int run_complete(struct run_options *o)
     char err[512];
     if (tool_log_open(o->log_level, o->log_file, err, sizeof err) != 0)
         return tool_error("%s", err);
+    if (o->no_repack && o->pack_cache)
+        return usage_error("--no-repack packs nothing that --pack-cache could keep");
     const char *isa = getenv("QUOLL_ISA");
     int code = 0;
     if (o->isa == ISA_COUNT && (code = set_isa(&o->isa, "QUOLL_ISA", isa && isa[0] ? isa : "auto")) != 0)

@@ -83,8 +83,9 @@ struct run_options {
     enum isa isa; /* supported and built */
     enum compute compute;
     bool no_repack, exact, gpu_layers_asked;
-    int type_k, type_v; /* enum qtype; −1: f16, or f32 with --compute f32 */
-    int rope_scaling;   /* enum rope_scaling; −1: the model's */
+    const char *pack_cache; /* folder of packed weights; NULL: none */
+    int type_k, type_v;     /* enum qtype; −1: f16, or f32 with --compute f32 */
+    int rope_scaling;       /* enum rope_scaling; −1: the model's */
     double rope_scale, rope_freq_base;
     struct lora_list lora;
     int quantize; /* enum qtype of float matrices; F32: as they are */

@@ -111,6 +111,16 @@ static void choose_context(struct session *s, const struct run_options *o)
     s->type_v = o->type_v >= 0 ? (enum qtype)o->type_v : usual;
 }
 
+static bool interrupted(void)
+{
+    return tool_interrupts() > 0;
+}
+
+static void note_line(bool important, const char *line)
+{
+    tool_note(important ? NOTE_USUAL : NOTE_VERBOSE, "%s\n", line);
+}
+
 static int open_all(struct session *s, const char *path, const struct run_options *o, unsigned needs,
                     char *err, size_t errlen)
 {
@@ -130,7 +140,11 @@ static int open_all(struct session *s, const char *path, const struct run_option
                                      .rope_scaling = o->rope_scaling,
                                      .lora = o->lora.item,
                                      .n_lora = o->lora.n,
-                                     .quantize = o->quantize};
+                                     .quantize = o->quantize,
+                                     .pack_cache = o->pack_cache,
+                                     .pack_version = QUOLL_VERSION,
+                                     .note = note_line,
+                                     .stop = interrupted};
     if (model_load(&s->model, s->weights, &mo, err, errlen) != 0)
         return -1;
     s->config = model_config(s->model);
@@ -189,11 +203,6 @@ void session_close(struct session *s)
     weights_close(s->weights);
     free(s->path);
     *s = (struct session){.main_type = QTYPE_F32};
-}
-
-static bool interrupted(void)
-{
-    return tool_interrupts() > 0;
 }
 
 int session_eval(struct session *s, const int32_t *ids, size_t n, const float **logits, char *err,

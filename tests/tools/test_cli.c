@@ -70,7 +70,6 @@ static const struct {
     {"--lora", ":2", "path is missing"},
     {"--quantize", "q9_9", "q9_9"},
     {"--quantize", "i8", "i8"},
-    {"--pack-cache", "/tmp", "later version"},
     {"--mirostat", "1", "--mirostat"},
     {"--samplers", "top_k;magic", "magic"},
     {"--logit-bias", "5", "--logit-bias"},
