@@ -71,9 +71,12 @@ int bench_sources_check(const struct bench_sources *l, const struct run_options 
     for (size_t i = 0; i < l->n; i++)
         if (!l->item[i].is_shape)
             return 0;
-    if (l->n > 0 && (o->mlock || o->no_mmap))
-        return usage_error("%s is about a model's file, and --shape has none",
-                           o->mlock ? "--mlock" : "--no-mmap");
+    const char *option = o->mlock        ? "--mlock"
+                         : o->no_mmap    ? "--no-mmap"
+                         : o->pack_cache ? "--pack-cache"
+                                         : NULL;
+    if (l->n > 0 && option)
+        return usage_error("%s is about a model's file, and --shape has none", option);
     return 0;
 }
 
@@ -139,5 +142,7 @@ int bench_source_open(struct session *s, const struct bench_source *b, const str
         weights_close(w);
         return -1;
     }
-    return session_open_weights(s, b->name, w, o, 0, err, errlen);
+    struct run_options own = *o;
+    own.pack_cache = NULL; /* of the model files beside it */
+    return session_open_weights(s, b->name, w, &own, 0, err, errlen);
 }

@@ -168,6 +168,7 @@ START_TEST(bad_shapes_are_refused)
     cli_expect(CLI(NULL, "bench", "--shape", ""), 2, "NAME:TYPE");
     cli_expect(CLI(NULL, "bench", "--shape", "nowhere/config.json:q4_0"), 1, "nowhere/config.json");
     cli_expect(CLI(NULL, "bench", "--shape", "smollm2-135m:q4_0", "--mlock"), 2, "--mlock");
+    cli_expect(CLI(NULL, "bench", "--shape", "smollm2-135m:q4_0", "--pack-cache", "/tmp"), 2, "--pack-cache");
     cli_expect(CLI(NULL, "run", "--shape", "smollm2-135m:q4_0", "-p", "x"), 2, "--shape");
 }
 END_TEST
