@@ -58,7 +58,7 @@ void qtype_random(enum qtype t, void *dst, int64_t n, uint64_t *state)
     for (size_t at = 0; at < total && at < pool; at += block)
         draw_block(q, bytes + at, state);
     for (size_t at = pool; at < total; at += piece) {
-        size_t from = (size_t)(draw(state) % n_pieces) * piece;
+        size_t from = (size_t)((draw(state) >> 32) * n_pieces >> 32) * piece; /* uniform, without division */
         memcpy(bytes + at, bytes + from, total - at < piece ? total - at : piece);
     }
 }

@@ -122,14 +122,13 @@ END_TEST
 START_TEST(rows_that_do_not_divide_have_another_type)
 {
     static const struct {
-        enum qtype type;
+        enum qtype type, want;
         int64_t row_len;
-        enum qtype want;
     } cases[] = {
-        {QTYPE_Q4_K, 4096, QTYPE_Q4_K}, {QTYPE_Q4_K, 896, QTYPE_Q5_0},     {QTYPE_Q5_K, 896, QTYPE_Q5_1},
-        {QTYPE_Q6_K, 576, QTYPE_Q8_0},  {QTYPE_IQ2_XXS, 32, QTYPE_IQ4_NL}, {QTYPE_TQ1_0, 64, QTYPE_Q4_0},
-        {QTYPE_Q4_0, 33, QTYPE_F16},    {QTYPE_Q6_K, 100, QTYPE_F16},      {QTYPE_NVFP4, 96, QTYPE_Q4_0},
-        {QTYPE_BF16, 33, QTYPE_BF16},
+        {QTYPE_Q4_K, QTYPE_Q4_K, 4096}, {QTYPE_Q4_K, QTYPE_Q5_0, 896},     {QTYPE_Q5_K, QTYPE_Q5_1, 896},
+        {QTYPE_Q6_K, QTYPE_Q8_0, 576},  {QTYPE_IQ2_XXS, QTYPE_IQ4_NL, 32}, {QTYPE_TQ1_0, QTYPE_Q4_0, 64},
+        {QTYPE_Q4_0, QTYPE_F16, 33},    {QTYPE_Q6_K, QTYPE_F16, 100},      {QTYPE_NVFP4, QTYPE_Q4_0, 96},
+        {QTYPE_BF16, QTYPE_BF16, 33},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
         ck_assert_str_eq(qtypes[qtype_for_rows(cases[i].type, cases[i].row_len)].name,
