@@ -234,16 +234,17 @@ void *pack_cache_map(struct pack_cache *k)
         return NULL;
     int fd = open(k->path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
     if (fd < 0) {
-        if (errno != ENOENT)
+        if (errno != ENOENT && errno != ENOTDIR) { /* somebody else's, perhaps: it stays */
             note(k, true, "warning: %s: cannot be read: %s", k->path, strerror(errno));
+            pack_cache_close(k);
+        }
         return NULL;
     }
     void *image = MAP_FAILED;
-    k->damaged = !is_ours(k, fd);
-    if (k->damaged)
-        note(k, true, "note: %s: is damaged, and made anew", k->path);
-    else
+    if (is_ours(k, fd))
         image = mmap(NULL, (size_t)k->bytes, PROT_READ, MAP_PRIVATE, fd, 0);
+    else
+        note(k, true, "note: %s: is damaged, and made anew", k->path);
     (void)close(fd);
     if (image == MAP_FAILED)
         return NULL;
@@ -255,19 +256,12 @@ void *pack_cache_map(struct pack_cache *k)
 
 /* ---- Writing ------------------------------------------------------------------------------------- */
 
-/* A file that has no name yet; where the file system has no such thing, one with a temporary name. */
-static int create(const struct pack_cache *k, char **temporary)
+/* A file that has no name yet; where the file system has no such thing, one with the temporary name. */
+static int create(const struct pack_cache *k, const char *temporary, bool *named)
 {
-    *temporary = NULL;
     int fd = open(k->opt->pack_cache, O_TMPFILE | O_WRONLY | O_CLOEXEC, 0666);
-    if (fd >= 0 || errno == EACCES || errno == EROFS || errno == ENOSPC)
-        return fd;
-    if (asprintf(temporary, "%s.%ld.tmp", k->path, (long)getpid()) < 0) {
-        *temporary = NULL;
-        errno = ENOMEM;
-        return -1;
-    }
-    return open(*temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0666);
+    *named = fd < 0;
+    return fd >= 0 ? fd : open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0666);
 }
 
 static int write_all(const struct pack_cache *k, int fd, const char *image)
@@ -289,16 +283,17 @@ static int write_all(const struct pack_cache *k, int fd, const char *image)
     return fsync(fd);
 }
 
-/* The finished file gets its name. Somebody else's file of that name is as good, unless it is damaged. */
-static int publish(const struct pack_cache *k, int fd, const char *temporary)
+/* The finished file replaces what has its name. */
+static int publish(const struct pack_cache *k, int fd, const char *temporary, bool named)
 {
     char by_number[64];
-    if (temporary)
-        return rename(temporary, k->path);
     (void)snprintf(by_number, sizeof by_number, "/proc/self/fd/%d", fd);
-    if (k->damaged)
-        (void)unlink(k->path);
-    return linkat(AT_FDCWD, by_number, AT_FDCWD, k->path, AT_SYMLINK_FOLLOW) && errno != EEXIST ? -1 : 0;
+    if (!named) {
+        (void)unlink(temporary); /* of a process that had our number and did not come to its end */
+        if (linkat(AT_FDCWD, by_number, AT_FDCWD, temporary, AT_SYMLINK_FOLLOW))
+            return -1;
+    }
+    return rename(temporary, k->path);
 }
 
 /* Files of the same model that are not this one: NAME and a fingerprint that differ in the latter alone. */
@@ -330,18 +325,22 @@ void pack_cache_write(struct pack_cache *k, void *image)
         return;
     memcpy(image, k->head, k->head_bytes);
     char *temporary = NULL;
-    int fd = make_folder(k->opt->pack_cache) ? -1 : create(k, &temporary);
-    bool failed = fd < 0 || write_all(k, fd, image) || publish(k, fd, temporary);
-    int why = errno;
-    if (fd >= 0)
-        (void)close(fd);
-    if (failed) {
-        if (temporary && fd >= 0)
+    int fd = -1, why = ENOMEM;
+    bool named, failed = true;
+    if (asprintf(&temporary, "%s.%ld.tmp", k->path, (long)getpid()) >= 0) {
+        failed = make_folder(k->opt->pack_cache) || (fd = create(k, temporary, &named)) < 0 ||
+                 write_all(k, fd, image) || publish(k, fd, temporary, named);
+        why = errno;
+        if (fd >= 0)
+            (void)close(fd);
+        if (failed)
             (void)unlink(temporary);
-        note(k, true, "warning: %s: the packed weights are not kept: %s", k->opt->pack_cache, strerror(why));
-    } else {
-        note(k, false, "packed weights: %.1f MiB kept in %s", (double)k->bytes / (1 << 20), k->path);
-        count_others(k);
+        free(temporary);
     }
-    free(temporary);
+    if (failed) {
+        note(k, true, "warning: %s: the packed weights are not kept: %s", k->opt->pack_cache, strerror(why));
+        return;
+    }
+    note(k, false, "packed weights: %.1f MiB kept in %s", (double)k->bytes / (1 << 20), k->path);
+    count_others(k);
 }

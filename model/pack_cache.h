@@ -19,10 +19,10 @@
  * write. Else it is made anew, with a note. The matrices' bytes are taken as they are (any bytes are safe to
  * compute with, as in a model file), so DIR should be writable by nobody else; a damaged disk is not noticed.
  *
- * A file appears complete or not at all: it is written without a name, synced and then linked to its own
- * (where the file system cannot do that, written under a temporary name and renamed), so processes may share
- * DIR, and one that is stopped leaves nothing behind. A file that is replaced goes on existing for those who
- * have it mapped; cutting one while it is mapped ends them (SIGBUS), as for models, and nothing here does it.
+ * A file appears complete or not at all: it is written without a name (where the file system cannot do that,
+ * under a temporary one), synced, and given its own. So processes may share DIR, and one that is stopped
+ * leaves nothing behind. A file that is replaced goes on existing for those who have it mapped; cutting one
+ * while it is mapped ends them (SIGBUS), as for models, and nothing here does it.
  *
  * No file is ever deleted, except a damaged one with the very name that is wanted; what other versions and
  * options have left is counted in a note, for the user to remove. */
@@ -36,7 +36,6 @@ struct pack_cache {
     char *path, *head; /* NULL: there is no cache, and the functions below do nothing */
     size_t head_bytes;
     uint64_t bytes; /* of the whole file */
-    bool damaged;   /* there is a file of that name, and it is none of ours */
 };
 
 /* Bytes that come before n matrices; 0: no cache is asked for. */
