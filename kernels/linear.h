@@ -9,14 +9,16 @@
 #include "kernels/kernels.h"
 #include "kernels/pack.h"
 
-/* Quantised activations of n tokens lie in panels of 16 tokens (the last one may be narrower): block b of
- * token t is panel(t / 16)[b · width + t % 16], so that a tile of tokens has constant strides. */
-enum { PANEL = 16 };
+/* Activations of n tokens lie in panels of 16 tokens (the last one may be narrower): block b of token t is
+ * panel(t / 16)[b · width + t % 16], so that a tile of tokens has constant strides and what it reads lies
+ * together. Floats likewise, in panels of 4: with 4 tokens of a chunk the first cache still holds the
+ * weights. */
+enum { PANEL = 16, FLOAT_PANEL = 4 };
 
 struct linear_job {
     const struct packed *w;
     int64_t tile_begin, tile_end;
-    const void *x; /* panels of struct act_block, or dense rows of float */
+    const void *x; /* panels of struct act_block, or of float */
     int n_tokens;
     const float *bias;
     float *out;
@@ -24,9 +26,9 @@ struct linear_job {
 };
 
 struct linear_kernels {
-    /* Quantised types with quantised activations: x is panels. */
+    /* Quantised types with quantised activations. */
     void (*fast)(const struct linear_job *j);
-    /* Float types, and all others dequantised: x is rows of float. */
+    /* Float types, and all others dequantised: x is float. */
     void (*f32)(const struct linear_job *j);
     /* n consecutive values into n / 32 blocks that are `stride` blocks apart. */
     void (*act_quantise)(struct act_block *dst, int64_t stride, const float *x, int64_t n);

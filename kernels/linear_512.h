@@ -10,6 +10,7 @@
 
 #define MAC_TOKENS 16
 #define FMA_TOKENS 16
+#define FMA_CHUNKS 4
 
 /* As in linear_avx2.c: x is a new value to the compiler, which keeps sums in the order written (FORGET) and
  * computes them every time (KEEP). */
@@ -321,27 +322,58 @@ INLINE void mac_tokens(const struct pack_format f, const struct chunk *c, int n_
 }
 
 INLINE void mac_packed(const struct pack_format f, const struct chunk *c, const struct chunk_view *packed,
-                       int n_blocks, const struct act_block *x, float (*total)[TILE_ROWS])
+                       int n_blocks, const struct act_block *x, int width, int n, float (*total)[TILE_ROWS])
 {
-    mac_codes(f, c, packed, n_blocks, x, 1, 1, total);
+    mac_codes(f, c, packed, n_blocks, x, width, n, total);
 }
 
-INLINE void fma_tokens(const float (*w)[TILE_ROWS], int n_cols, const float *x, int64_t stride, int n,
-                       float (*total)[TILE_ROWS])
+INLINE void fma_tokens(const float (*w)[TILE_ROWS], int n_cols, const float *x, int64_t stride, int width,
+                       int n, float (*total)[TILE_ROWS])
 {
     __m512 acc[FMA_TOKENS];
     UNROLL
     for (int t = 0; t < n; t++)
         acc[t] = _mm512_setzero_ps();
-    for (int k = 0; k < n_cols; k++) {
+    for (int k = 0; k < n_cols; k++, x += width) {
         __m512 row = _mm512_load_ps(w[k]);
         UNROLL
         for (int t = 0; t < n; t++)
-            acc[t] = _mm512_fmadd_ps(row, _mm512_set1_ps(x[t * stride + k]), acc[t]);
+            acc[t] =
+                _mm512_fmadd_ps(row, _mm512_set1_ps(x[t / FLOAT_PANEL * stride + t % FLOAT_PANEL]), acc[t]);
     }
     UNROLL
     for (int t = 0; t < n; t++)
         _mm512_store_ps(total[t], _mm512_add_ps(_mm512_load_ps(total[t]), acc[t]));
+}
+
+/* A column's 16 weights of a float type. */
+INLINE __m512 load_weights(enum qtype type, const uint8_t *src, int col)
+{
+    if (type == QTYPE_F32)
+        return _mm512_loadu_ps((const void *)(src + 4 * TILE_ROWS * col));
+    const __m256i halves = _mm256_loadu_si256((const __m256i *)(const void *)(src + 2 * TILE_ROWS * col));
+    if (type == QTYPE_F16)
+        return _mm512_cvtph_ps(halves);
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(halves), 16));
+}
+
+INLINE void fma_packed(enum qtype type, const uint8_t *src, int n_cols, int n_chunks, const float *x,
+                       float *total)
+{
+    __m512 acc[FMA_CHUNKS];
+    UNROLL
+    for (int j = 0; j < n_chunks; j++)
+        acc[j] = _mm512_setzero_ps();
+    for (int k = 0; k < n_cols; k++) {
+        UNROLL
+        for (int j = 0; j < n_chunks; j++) {
+            const int col = j * CHUNK_LEN + k;
+            acc[j] = _mm512_fmadd_ps(load_weights(type, src, col), _mm512_set1_ps(x[col]), acc[j]);
+        }
+    }
+    UNROLL
+    for (int j = 0; j < n_chunks; j++)
+        _mm512_store_ps(total, _mm512_add_ps(_mm512_load_ps(total), acc[j]));
 }
 
 /* Sixteen sums each. */

@@ -9,6 +9,7 @@
 
 #define MAC_TOKENS 4
 #define FMA_TOKENS 4
+#define FMA_CHUNKS 4
 
 /* The compiler takes x for a new value. Sums so treated are added up in the order written: compilers would
  * make balanced trees of integer sums, whose leaves do not fit the registers (half of the loop was spills).
@@ -254,23 +255,23 @@ INLINE void mac_tokens(const struct pack_format f, const struct chunk *c, int n_
 }
 
 INLINE void mac_packed(const struct pack_format f, const struct chunk *c, const struct chunk_view *packed,
-                       int n_blocks, const struct act_block *x, float (*total)[TILE_ROWS])
+                       int n_blocks, const struct act_block *x, int width, int n, float (*total)[TILE_ROWS])
 {
-    mac_codes(f, c, packed, n_blocks, x, 1, 1, total);
+    mac_codes(f, c, packed, n_blocks, x, width, n, total);
 }
 
-INLINE void fma_tokens(const float (*w)[TILE_ROWS], int n_cols, const float *x, int64_t stride, int n,
-                       float (*total)[TILE_ROWS])
+INLINE void fma_tokens(const float (*w)[TILE_ROWS], int n_cols, const float *x, int64_t stride, int width,
+                       int n, float (*total)[TILE_ROWS])
 {
     __m256 acc[FMA_TOKENS][2];
     UNROLL
     for (int t = 0; t < n; t++)
         acc[t][0] = acc[t][1] = _mm256_setzero_ps();
-    for (int k = 0; k < n_cols; k++) {
+    for (int k = 0; k < n_cols; k++, x += width) {
         __m256 w0 = _mm256_load_ps(w[k]), w1 = _mm256_load_ps(w[k] + 8);
         UNROLL
         for (int t = 0; t < n; t++) {
-            __m256 a = _mm256_broadcast_ss(x + t * stride + k);
+            __m256 a = _mm256_broadcast_ss(x + t / FLOAT_PANEL * stride + t % FLOAT_PANEL);
             acc[t][0] = _mm256_fmadd_ps(w0, a, acc[t][0]);
             acc[t][1] = _mm256_fmadd_ps(w1, a, acc[t][1]);
         }
@@ -280,6 +281,40 @@ INLINE void fma_tokens(const float (*w)[TILE_ROWS], int n_cols, const float *x, 
         UNROLL
     for (int h = 0; h < 2; h++)
         _mm256_store_ps(total[t] + 8 * h, _mm256_add_ps(_mm256_load_ps(total[t] + 8 * h), acc[t][h]));
+}
+
+/* Eight weights of a float type from element i on. */
+INLINE __m256 load_weights(enum qtype type, const uint8_t *src, int i)
+{
+    if (type == QTYPE_F32)
+        return _mm256_loadu_ps((const float *)(const void *)src + i);
+    const __m128i halves = _mm_loadu_si128((const __m128i *)(const void *)(src + 2 * i));
+    if (type == QTYPE_F16)
+        return _mm256_cvtph_ps(halves);
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(halves), 16));
+}
+
+INLINE void fma_packed(enum qtype type, const uint8_t *src, int n_cols, int n_chunks, const float *x,
+                       float *total)
+{
+    __m256 acc[FMA_CHUNKS][2];
+    UNROLL
+    for (int j = 0; j < n_chunks; j++)
+        acc[j][0] = acc[j][1] = _mm256_setzero_ps();
+    for (int k = 0; k < n_cols; k++) {
+        UNROLL
+        for (int j = 0; j < n_chunks; j++) {
+            const int col = j * CHUNK_LEN + k;
+            const __m256 a = _mm256_broadcast_ss(x + col);
+            acc[j][0] = _mm256_fmadd_ps(load_weights(type, src, col * TILE_ROWS), a, acc[j][0]);
+            acc[j][1] = _mm256_fmadd_ps(load_weights(type, src, col * TILE_ROWS + 8), a, acc[j][1]);
+        }
+    }
+    UNROLL
+    for (int j = 0; j < n_chunks; j++)
+        UNROLL
+    for (int h = 0; h < 2; h++)
+        _mm256_store_ps(total + 8 * h, _mm256_add_ps(_mm256_load_ps(total + 8 * h), acc[j][h]));
 }
 
 /* Rule 3 of the contract: act_quantise in quant/act.c is its specification. */

@@ -6,7 +6,8 @@
 
 #define MAC_TOKENS 1
 #define MAC_ANY_BITS
-#define FMA_TOKENS 1
+#define FMA_TOKENS 4
+#define FMA_CHUNKS 1
 
 INLINE int tokens_at_once(const struct pack_format f)
 {
@@ -133,22 +134,46 @@ static void mac_tokens(const struct pack_format f, const struct chunk *c, int n_
 
 /* The reference has one way only: decode, then multiply. */
 INLINE void mac_packed(const struct pack_format f, struct chunk *c, const struct chunk_view *packed,
-                       int n_blocks, const struct act_block *x, float (*total)[TILE_ROWS])
+                       int n_blocks, const struct act_block *x, int width, int n, float (*total)[TILE_ROWS])
 {
     decode_blocks(c, f, *packed, n_blocks);
-    mac_tokens(f, c, n_blocks, x, 1, 1, total);
+    mac_tokens(f, c, n_blocks, x, width, n, total);
 }
 
-static void fma_tokens(const float (*w)[TILE_ROWS], int n_cols, const float *x, int64_t stride, int n,
-                       float (*total)[TILE_ROWS])
+static void fma_tokens(const float (*w)[TILE_ROWS], int n_cols, const float *x, int64_t stride, int width,
+                       int n, float (*total)[TILE_ROWS])
 {
     (void)stride;
-    (void)n;
+    for (int t = 0; t < n; t++)
+        for (int r = 0; r < TILE_ROWS; r++) {
+            float acc = 0.0f;
+            for (int k = 0; k < n_cols; k++)
+                acc = fmaf(w[k][r], x[k * width + t], acc);
+            total[t][r] += acc;
+        }
+}
+
+static float packed_weight(enum qtype type, const uint8_t *src, int i)
+{
+    uint16_t half;
+    float x;
+    if (type == QTYPE_F32) {
+        memcpy(&x, src + (size_t)i * sizeof x, sizeof x);
+        return x;
+    }
+    memcpy(&half, src + (size_t)i * sizeof half, sizeof half);
+    return type == QTYPE_F16 ? f16_to_f32(half) : bf16_to_f32(half);
+}
+
+static void fma_packed(enum qtype type, const uint8_t *src, int n_cols, int n_chunks, const float *x,
+                       float *total)
+{
+    (void)n_chunks;
     for (int r = 0; r < TILE_ROWS; r++) {
         float acc = 0.0f;
         for (int k = 0; k < n_cols; k++)
-            acc = fmaf(w[k][r], x[k], acc);
-        total[0][r] += acc;
+            acc = fmaf(packed_weight(type, src, k * TILE_ROWS + r), x[k], acc);
+        total[r] += acc;
     }
 }
 

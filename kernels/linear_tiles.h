@@ -2,6 +2,7 @@
  * defines, before including this:
  *
  *     MAC_TOKENS, FMA_TOKENS   how many tokens its sums take at once, 16 at most and a power of two
+ *     FMA_CHUNKS               of how many chunks one token's float sums go on at once
  *     MAC_NIBBLES              when decoded codes of 8 bits are to be in halves (struct chunk)
  *     MAC_ANY_BITS             when its sums of decoded codes do not depend on how many bits a code has
  *     tokens_at_once(f)
@@ -11,10 +12,12 @@
  *     mac_tokens(f, c, n_blocks, x, width, n, total)
  *         total[t][row] += the chunk's share, in the contract's order, for tokens t = 0 … n − 1 whose block
  *         b is x[b · width + t]; n is constant after inlining
- *     mac_packed(f, c, packed, n_blocks, x, total)
- *         the same for one token, from the packed codes; c holds the scales only
- *     fma_tokens(w, n_cols, x, stride, n, total)
- *         the same for float weights w[column][row] and activations x[t · stride + column]
+ *     mac_packed(f, c, packed, n_blocks, x, width, n, total)
+ *         the same from the packed codes; c holds the scales only
+ *     fma_tokens(w, n_cols, x, stride, width, n, total)
+ *         the same for float weights w[column][row] and activations x[t / 4 · stride + column · width + t %
+ * 4]; n is FMA_TOKENS (1, or a multiple of 4), 4 or less fma_packed(type, src, n_cols, n_chunks, x, total)
+ *         the same for one token and n_chunks ≤ FMA_CHUNKS packed chunks of n_cols columns of a float type
  *     peak_dots(n), peak_fmas(n)
  *         n rounds of the multiply-adds those are made of, on registers alone; how many they were
  *
@@ -142,10 +145,28 @@ static mac_panel_fn *mac_panel_of(const struct pack_format *f)
 /* What is compiled for each type, with its format as a constant that the inlined loops fold. */
 struct type_loops {
     void (*decode)(struct chunk *c, const uint8_t *src, int n_blocks);
-    /* One token, which has nobody to share decoded codes with; c is scratch. */
-    void (*mac_one)(struct chunk *c, const uint8_t *src, int n_blocks, const struct act_block *x,
+    /* is_few(n) tokens, too few to store decoded codes for; c is scratch. */
+    void (*mac_few)(struct chunk *c, const uint8_t *src, int n_blocks, const struct act_block *x, int n,
                     float (*total)[TILE_ROWS]);
 };
+
+static bool is_few(int n_tokens)
+{
+    return n_tokens == 1 || (MAC_TOKENS >= 4 && (n_tokens == 2 || n_tokens == 4));
+}
+
+INLINE void mac_few(const struct pack_format f, struct chunk *c, const struct chunk_view *v, int n_blocks,
+                    const struct act_block *x, int n, float (*total)[TILE_ROWS])
+{
+    const int at_once = tokens_at_once(f);
+    if (n == 1)
+        mac_packed(f, c, v, n_blocks, x, 1, 1, total);
+    else if (n == 2)
+        mac_packed(f, c, v, n_blocks, x, 2, at_once < 2 ? at_once : 2, total);
+    else
+        for (int t = 0; t < n; t += at_once)
+            mac_packed(f, c, v, n_blocks, x + t, n, at_once < 4 ? at_once : 4, total + t);
+}
 
 #define CONSTANT_FORMAT(...) ((struct pack_format){__VA_ARGS__, NULL, NULL})
 
@@ -161,13 +182,13 @@ struct type_loops {
         scales_##TYPE(c, &v, n);                                                                            \
         decode_blocks(c, f, v, n);                                                                          \
     }                                                                                                       \
-    static void mac_one_##TYPE(struct chunk *c, const uint8_t *src, int n, const struct act_block *x,       \
-                               float(*total)[TILE_ROWS])                                                    \
+    static void mac_few_##TYPE(struct chunk *c, const uint8_t *src, int n, const struct act_block *x,       \
+                               int n_tokens, float(*total)[TILE_ROWS])                                      \
     {                                                                                                       \
         const struct pack_format f = CONSTANT_FORMAT(__VA_ARGS__);                                          \
         const struct chunk_view v = chunk_view(&f, src, n);                                                 \
         scales_##TYPE(c, &v, n);                                                                            \
-        mac_packed(f, c, &v, n, x, total);                                                                  \
+        mac_few(f, c, &v, n, x, n_tokens, total);                                                           \
     }
 PACK_FORMATS(DEFINE_TYPE_LOOPS)
 
@@ -177,15 +198,15 @@ PACK_FORMATS(DEFINE_TYPE_LOOPS)
         (void)n;                                                                                      \
         decode_rows(c, QTYPE_##TYPE, src);                                                            \
     }                                                                                                 \
-    static void mac_one_##TYPE(struct chunk *c, const uint8_t *src, int n, const struct act_block *x, \
-                               float(*total)[TILE_ROWS])                                              \
+    static void mac_few_##TYPE(struct chunk *c, const uint8_t *src, int n, const struct act_block *x, \
+                               int n_tokens, float(*total)[TILE_ROWS])                                \
     {                                                                                                 \
         decode_rows(c, QTYPE_##TYPE, src);                                                            \
-        mac_panel_of (&pack_formats[QTYPE_##TYPE])(c, 128, n, x, 1, total);                           \
+        mac_panel_of (&pack_formats[QTYPE_##TYPE])(c, 128, n, x, n_tokens, total);                    \
     }
 ROW_FORMATS(DEFINE_ROW_LOOPS)
 
-#define TYPE_LOOPS(TYPE, ...) [QTYPE_##TYPE] = {decode_##TYPE, mac_one_##TYPE},
+#define TYPE_LOOPS(TYPE, ...) [QTYPE_##TYPE] = {decode_##TYPE, mac_few_##TYPE},
 static const struct type_loops type_loops[QTYPE_N_MATRIX] = {PACK_FORMATS(TYPE_LOOPS)
                                                                  ROW_FORMATS(TYPE_LOOPS)};
 
@@ -205,9 +226,10 @@ static void tiles_fast(const struct linear_job *j)
             for (int64_t k = 0; k < w->cols; k += CHUNK_LEN) {
                 int n_blocks = chunk_cols(w, k) / ACT_LEN;
                 const uint8_t *src = chunk_data(w, tile, k, buffer);
-                if (j->n_tokens == 1) {
+                if (is_few(j->n_tokens)) {
                     prefetch_chunk(src, tile_offset(w->type, n_blocks * ACT_LEN));
-                    loops->mac_one(&c, src, n_blocks, (const struct act_block *)j->x + k / ACT_LEN, total);
+                    const struct act_block *x = (const struct act_block *)j->x + k / ACT_LEN * n;
+                    loops->mac_few(&c, src, n_blocks, x, n, total);
                     continue;
                 }
                 loops->decode(&c, src, n_blocks);
@@ -222,14 +244,59 @@ static void tiles_fast(const struct linear_job *j)
     }
 }
 
-INLINE void fma_rows(const float (*w)[TILE_ROWS], int n_cols, const float *x, int64_t stride, int n,
-                     float (*total)[TILE_ROWS])
+/* n tokens against one chunk of float weights; panels lie `stride` floats apart. */
+static void fma_panels(const float (*w)[TILE_ROWS], int n_cols, const float *x, int64_t stride, int64_t k,
+                       int n, float (*total)[TILE_ROWS])
 {
     int t = 0;
     for (; t + FMA_TOKENS <= n; t += FMA_TOKENS)
-        fma_tokens(w, n_cols, x + t * stride, stride, FMA_TOKENS, total + t);
-    for (; t < n; t++)
-        fma_tokens(w, n_cols, x + t * stride, stride, 1, total + t);
+        fma_tokens(w, n_cols, x + t / FLOAT_PANEL * stride + k * FLOAT_PANEL, stride, FLOAT_PANEL, FMA_TOKENS,
+                   total + t);
+    for (; t + FLOAT_PANEL <= n; t += FLOAT_PANEL)
+        fma_tokens(w, n_cols, x + t / FLOAT_PANEL * stride + k * FLOAT_PANEL, stride, FLOAT_PANEL,
+                   FLOAT_PANEL, total + t);
+    x += t / FLOAT_PANEL * stride + k * (n - t);
+    if (n - t == 3)
+        fma_tokens(w, n_cols, x, stride, 3, 3, total + t);
+    else if (n - t == 2)
+        fma_tokens(w, n_cols, x, stride, 2, 2, total + t);
+    else if (n - t == 1)
+        fma_tokens(w, n_cols, x, stride, 1, 1, total + t);
+}
+
+/* One token, one tile of a float type: chunks' sums are independent, so that several go on at once. */
+INLINE void fma_one(const struct linear_job *j, enum qtype type, int64_t tile, float *total)
+{
+    alignas(64) uint8_t buffer[MAX_CHUNK_BYTES];
+    const float *x = j->x;
+    const int64_t step = j->w->is_view ? CHUNK_LEN : FMA_CHUNKS * CHUNK_LEN, cols = j->w->cols;
+    int64_t k = 0;
+    for (; k + step <= cols; k += step) {
+        const uint8_t *src = chunk_data(j->w, tile, k, buffer);
+        if (!j->w->is_view)
+            prefetch_chunk(src, tile_offset(type, step));
+        if (j->w->is_view)
+            fma_packed(type, src, CHUNK_LEN, 1, x + k, total);
+        else
+            fma_packed(type, src, CHUNK_LEN, FMA_CHUNKS, x + k, total);
+    }
+    for (; k < cols; k += CHUNK_LEN)
+        fma_packed(type, chunk_data(j->w, tile, k, buffer), chunk_cols(j->w, k), 1, x + k, total);
+}
+
+static void decode_chunk_floats(float (*floats)[TILE_ROWS], enum qtype type, const uint8_t *src, int n_cols)
+{
+    alignas(64) struct chunk c;
+    if (type == QTYPE_F32) {
+        decode_f32(floats, src, n_cols);
+    } else if (type == QTYPE_F16) {
+        decode_f16(floats, src, n_cols);
+    } else if (type == QTYPE_BF16) {
+        decode_bf16(floats, src, n_cols);
+    } else {
+        type_loops[type].decode(&c, src, n_cols / ACT_LEN);
+        decode_floats(floats, pack_formats[type], &c, n_cols / ACT_LEN);
+    }
 }
 
 /* Float weights, and with --compute f32 all others: one function for all types, because multiplying is most
@@ -238,7 +305,7 @@ static void tiles_f32(const struct linear_job *j)
 {
     const struct packed *w = j->w;
     const enum qtype type = w->type;
-    alignas(64) struct chunk c;
+    const bool one = j->n_tokens == 1 && qtypes[type].x_is_f32;
     alignas(64) float floats[CHUNK_LEN][TILE_ROWS];
     alignas(64) totals total;
     alignas(64) uint8_t buffer[MAX_CHUNK_BYTES];
@@ -246,21 +313,17 @@ static void tiles_f32(const struct linear_job *j)
         int n = j->n_tokens - t0 < GROUP_TOKENS ? j->n_tokens - t0 : GROUP_TOKENS;
         for (int64_t tile = j->tile_begin; tile < j->tile_end; tile++) {
             memset(total, 0, sizeof total[0] * (size_t)n);
-            for (int64_t k = 0; k < w->cols; k += CHUNK_LEN) {
-                int n_cols = chunk_cols(w, k);
-                const uint8_t *src = chunk_data(w, tile, k, buffer);
-                if (type == QTYPE_F32) {
-                    decode_f32(floats, src, n_cols);
-                } else if (type == QTYPE_F16) {
-                    decode_f16(floats, src, n_cols);
-                } else if (type == QTYPE_BF16) {
-                    decode_bf16(floats, src, n_cols);
-                } else {
-                    type_loops[type].decode(&c, src, n_cols / ACT_LEN);
-                    decode_floats(floats, pack_formats[type], &c, n_cols / ACT_LEN);
-                }
-                fma_rows((const float(*)[TILE_ROWS])floats, n_cols, (const float *)j->x + t0 * w->cols + k,
-                         w->cols, n, total);
+            if (one && type == QTYPE_F32)
+                fma_one(j, QTYPE_F32, tile, total[0]);
+            else if (one && type == QTYPE_F16)
+                fma_one(j, QTYPE_F16, tile, total[0]);
+            else if (one)
+                fma_one(j, QTYPE_BF16, tile, total[0]);
+            for (int64_t k = 0; k < w->cols && !one; k += CHUNK_LEN) {
+                const int n_cols = chunk_cols(w, k);
+                decode_chunk_floats(floats, type, chunk_data(w, tile, k, buffer), n_cols);
+                fma_panels((const float(*)[TILE_ROWS])floats, n_cols, (const float *)j->x + t0 * w->cols,
+                           w->cols * FLOAT_PANEL, k, n, total);
             }
             store_totals(j, tile, t0, n, total);
         }
