@@ -47,7 +47,7 @@ struct work {
 static int64_t work_len(int head_dim)
 {
     int64_t rows = chunk_rows(head_dim), stride = round_up(head_dim, TILE_ROWS);
-    return rows * (stride + KV_PAGE + stride) + round_up(attention_tmp_len((int)rows, head_dim), LINE);
+    return rows * (stride + KV_PAGE + stride) + round_up(attention_tmp_len(head_dim), LINE);
 }
 
 static struct work work_at(float *scratch, int head_dim)
@@ -200,6 +200,8 @@ static void attend_block(const struct plan *p, const struct run *u, int kv_head,
         .q8 = (const struct act_block *)(const void *)w->q,
         .k = keys_of(p, u, kv_head, block),
         .v = (const uint8_t *)p->a->v_pages + u->pages[block] * kv->v_page_bytes + kv_head * kv->v_head_bytes,
+        .k_bytes = kv->k_head_bytes,
+        .v_bytes = kv->v_head_bytes,
         .next_k = next_k,
         .begin = begin,
         .end = end,

@@ -8,37 +8,47 @@
 #include "kernels/kv.h"
 #include "kernels/lanes16.h"
 
+/* What B is made of; bytes are signed. */
+enum element { B_F32, B_F16, B_I8 };
+
+LANES_INLINE int element_bytes(enum element e)
+{
+    return e == B_F32 ? 4 : e == B_F16 ? 2 : 1;
+}
+
+LANES_INLINE vec load_b(const uint8_t *b, enum element e)
+{
+    return e == B_F32   ? vec_load((const float *)(const void *)b)
+           : e == B_F16 ? vec_load_f16((const uint16_t *)(const void *)b)
+                        : vec_load_i8((const int8_t *)b);
+}
+
 /* The rows of a product; with `ragged`, what each of them sees of B and where its sums go. */
 struct product {
     int begin, end; /* the rows of B that every row of A takes in: its sums go over them */
     const float *a; /* row r, element i: at r · a_stride + i */
     int a_stride;
-    const void *b; /* panel j, row i: 16 elements at j · b_panel + i · b_stride */
-    int b_stride, b_panel;
-    bool b_f16;
+    const uint8_t *b; /* panel j, row i: 16 elements at j · b_panel + i · b_stride */
+    int64_t b_stride, b_panel;
     float *c; /* panel j, row r: at r · c_stride + 16 j */
     int c_stride;
     const uint8_t *next; /* what is read after B, prefetched at the pace of B; NULL: nothing */
-    int next_step;
+    int64_t next_step;
     /* Ragged only, by row. */
     const uint8_t *first, *last; /* of the rows of B that it takes in, outside begin … end too */
     const bool *merge;           /* NULL: no row's */
     const float *old, *new;      /* C = C · old + A B · new */
 };
 
-LANES_INLINE vec load_b(const uint8_t *b, bool f16)
-{
-    return f16 ? vec_load_f16((const uint16_t *)(const void *)b) : vec_load((const float *)(const void *)b);
-}
-
 /* C = A B. With n_rows and n_panels constant the sums stay in registers. Which operand is kept beside them,
- * and which passes through one register, is chosen so that all fit: up to three rows keep A. */
-LANES_INLINE void product_tile(const struct product *p, int n_rows, int n_panels, bool f16, bool ragged)
+ * and which passes through one register, is chosen so that all fit: up to three rows keep A. B is widened as
+ * it is read: that takes other units of the processor than the sums do. */
+LANES_INLINE void product_tile(const struct product *p, int n_rows, int n_panels, enum element e, bool ragged)
 {
     enum { MAX_VECS = 32 / VEC_LEN };
-    const int n_vecs = n_panels * 16 / VEC_LEN, elem = f16 ? 2 : 4;
+    const int n_vecs = n_panels * 16 / VEC_LEN, elem = element_bytes(e);
     const int64_t a_stride = p->a_stride, c_stride = p->c_stride;
-    const int64_t b_stride = (int64_t)p->b_stride * elem, b_panel = (int64_t)p->b_panel * elem;
+    const int64_t b_stride = p->b_stride, b_panel = p->b_panel;
     vec acc[MAX_ROWS][MAX_VECS];
     LANES_UNROLL
     for (int r = 0; r < n_rows; r++) {
@@ -47,7 +57,7 @@ LANES_INLINE void product_tile(const struct product *p, int n_rows, int n_panels
             acc[r][j] = vec_set1(0);
     }
     const float *a = p->a + p->begin, *a_end = p->a + p->end;
-    const uint8_t *b = (const uint8_t *)p->b + p->begin * b_stride, *next = p->next ? p->next : b;
+    const uint8_t *b = p->b + p->begin * b_stride, *next = p->next ? p->next : b;
     const int64_t next_step = p->next ? p->next_step : 0;
     for (; a < a_end; a++, b += b_stride, next += next_step) {
         vec x[3], y[MAX_VECS];
@@ -57,7 +67,7 @@ LANES_INLINE void product_tile(const struct product *p, int n_rows, int n_panels
             x[r] = vec_set1(a[r * a_stride]);
         LANES_UNROLL
         for (int j = 0; j < n_vecs; j++) {
-            y[j] = load_b(b + j * VEC_LEN / 16 * b_panel + j * VEC_LEN % 16 * elem, f16);
+            y[j] = load_b(b + j * VEC_LEN / 16 * b_panel + j * VEC_LEN % 16 * elem, e);
             LANES_UNROLL
             for (int r = 0; r < n_rows && n_rows <= 3; r++)
                 acc[r][j] = vec_fma(x[r], y[j], acc[r][j]);
@@ -80,9 +90,9 @@ LANES_INLINE void product_tile(const struct product *p, int n_rows, int n_panels
                 vec z = vec_set1(p->a[r * a_stride + i]);
                 LANES_UNROLL
                 for (int j = 0; j < n_vecs; j++) {
-                    const uint8_t *y = (const uint8_t *)p->b + i * b_stride;
+                    const uint8_t *y = p->b + i * b_stride;
                     y += j * VEC_LEN / 16 * b_panel + j * VEC_LEN % 16 * elem;
-                    acc[r][j] = vec_fma(z, load_b(y, f16), acc[r][j]);
+                    acc[r][j] = vec_fma(z, load_b(y, e), acc[r][j]);
                 }
             }
             if (p->merge && p->merge[r]) {
@@ -100,75 +110,61 @@ LANES_INLINE void product_tile(const struct product *p, int n_rows, int n_panels
     }
 }
 
-#define PRODUCT_TILE(rows, panels)                                        \
-    static void product_##rows##x##panels(const struct product *p)        \
-    {                                                                     \
-        if (p->b_f16)                                                     \
-            product_tile(p, rows, panels, true, false);                   \
-        else                                                              \
-            product_tile(p, rows, panels, false, false);                  \
-    }                                                                     \
-    static void product_ragged_##rows##x##panels(const struct product *p) \
-    {                                                                     \
-        if (p->b_f16)                                                     \
-            product_tile(p, rows, panels, true, true);                    \
-        else                                                              \
-            product_tile(p, rows, panels, false, true);                   \
-    }
-PRODUCT_TILE(1, 1)
-PRODUCT_TILE(2, 1)
-PRODUCT_TILE(3, 1)
-PRODUCT_TILE(4, 1)
-PRODUCT_TILE(5, 1)
-PRODUCT_TILE(6, 1)
-PRODUCT_TILE(1, 2)
-PRODUCT_TILE(2, 2)
-PRODUCT_TILE(3, 2)
-#if MAX_ROWS > 6
-PRODUCT_TILE(7, 1)
-PRODUCT_TILE(8, 1)
-PRODUCT_TILE(9, 1)
-PRODUCT_TILE(10, 1)
-PRODUCT_TILE(11, 1)
-PRODUCT_TILE(12, 1)
-PRODUCT_TILE(4, 2)
-PRODUCT_TILE(5, 2)
-PRODUCT_TILE(6, 2)
-PRODUCT_TILE(7, 2)
-PRODUCT_TILE(8, 2)
-PRODUCT_TILE(9, 2)
-PRODUCT_TILE(10, 2)
-PRODUCT_TILE(11, 2)
-PRODUCT_TILE(12, 2)
-#endif
-
 typedef void product_fn(const struct product *p);
 
-/* By kind, rows and panels. */
-#define TILES(rows, panels)        [rows][panels] = product_##rows##x##panels
-#define TILES_RAGGED(rows, panels) [rows][panels] = product_ragged_##rows##x##panels
+/* A function for every number of rows and panels, and a table of them. */
+#define TILE_NAME(kind, rows, panels) product_##kind##_##rows##x##panels
+#define TILE(kind, rows, panels, e, ragged)                            \
+    static void TILE_NAME(kind, rows, panels)(const struct product *p) \
+    {                                                                  \
+        product_tile(p, rows, panels, e, ragged);                      \
+    }
+#define TILES_3(kind, first, second, third, panels, e, ragged) \
+    TILE(kind, first, panels, e, ragged)                       \
+    TILE(kind, second, panels, e, ragged)                      \
+    TILE(kind, third, panels, e, ragged)
+#define ROW_3(kind, first, second, third, panels)                                                         \
+    [first][panels] = TILE_NAME(kind, first, panels), [second][panels] = TILE_NAME(kind, second, panels), \
+    [third][panels] = TILE_NAME(kind, third, panels)
 #if MAX_ROWS > 6
-#define EACH_TILE(tile)                                                                                    \
-    tile(1, 1), tile(2, 1), tile(3, 1), tile(4, 1), tile(5, 1), tile(6, 1), tile(7, 1), tile(8, 1),        \
-        tile(9, 1), tile(10, 1), tile(11, 1), tile(12, 1), tile(1, 2), tile(2, 2), tile(3, 2), tile(4, 2), \
-        tile(5, 2), tile(6, 2), tile(7, 2), tile(8, 2), tile(9, 2), tile(10, 2), tile(11, 2), tile(12, 2)
+#define TILES(kind, e, ragged)                                                          \
+    TILES_3(kind, 1, 2, 3, 1, e, ragged)                                                \
+    TILES_3(kind, 4, 5, 6, 1, e, ragged)                                                \
+    TILES_3(kind, 7, 8, 9, 1, e, ragged)                                                \
+    TILES_3(kind, 10, 11, 12, 1, e, ragged)                                             \
+    TILES_3(kind, 1, 2, 3, 2, e, ragged)                                                \
+    TILES_3(kind, 4, 5, 6, 2, e, ragged)                                                \
+    TILES_3(kind, 7, 8, 9, 2, e, ragged)                                                \
+    TILES_3(kind, 10, 11, 12, 2, e, ragged)                                             \
+    static product_fn *const product_##kind[MAX_ROWS + 1][3] = {                        \
+        ROW_3(kind, 1, 2, 3, 1),    ROW_3(kind, 4, 5, 6, 1),   ROW_3(kind, 7, 8, 9, 1), \
+        ROW_3(kind, 10, 11, 12, 1), ROW_3(kind, 1, 2, 3, 2),   ROW_3(kind, 4, 5, 6, 2), \
+        ROW_3(kind, 7, 8, 9, 2),    ROW_3(kind, 10, 11, 12, 2)};
 #else
-#define EACH_TILE(tile) \
-    tile(1, 1), tile(2, 1), tile(3, 1), tile(4, 1), tile(5, 1), tile(6, 1), tile(1, 2), tile(2, 2), tile(3, 2)
+#define TILES(kind, e, ragged)                                   \
+    TILES_3(kind, 1, 2, 3, 1, e, ragged)                         \
+    TILES_3(kind, 4, 5, 6, 1, e, ragged)                         \
+    TILES_3(kind, 1, 2, 3, 2, e, ragged)                         \
+    static product_fn *const product_##kind[MAX_ROWS + 1][3] = { \
+        ROW_3(kind, 1, 2, 3, 1), ROW_3(kind, 4, 5, 6, 1), ROW_3(kind, 1, 2, 3, 2)};
 #endif
-static product_fn *const product_tiles[2][MAX_ROWS + 1][3] = {{EACH_TILE(TILES)}, {EACH_TILE(TILES_RAGGED)}};
+TILES(keys_f32, B_F32, false)
+TILES(keys_f16, B_F16, false)
+TILES(values_f32, B_F32, true)
+TILES(values_f16, B_F16, true)
+TILES(values_i8, B_I8, true)
 
 /* n_rows ≤ MAX_ROWS rows by one or two panels. p is used up. */
-static void product(struct product *p, int n_rows, int n_panels, bool ragged)
+static void product(product_fn *const tiles[MAX_ROWS + 1][3], struct product *p, int n_rows, int n_panels)
 {
-    product_fn *const *run = product_tiles[ragged][n_rows];
+    product_fn *const *run = tiles[n_rows];
     if (run[n_panels]) {
         run[n_panels](p);
         return;
     }
     p->next_step /= 2;
     run[1](p);
-    p->b = (const uint8_t *)p->b + (int64_t)p->b_panel * (p->b_f16 ? 2 : 4);
+    p->b += p->b_panel;
     p->next = p->next ? p->next + (p->end - p->begin) * p->next_step : NULL;
     p->c += 16;
     run[1](p);
@@ -201,59 +197,42 @@ static struct range rows_range(const struct attention_block *a, int r, int n)
     return g;
 }
 
-/* With few rows, one token's, reading is what takes the time: half floats are used where they lie and the
- * next data prefetched. With many, converting them once saves more. */
-enum { FEW_ROWS = 2 * MAX_ROWS };
-
 /* ---- Scores ------------------------------------------------------------------------------------ */
 
 /* Two tiles of 16 positions at a time. */
-LANES_INLINE void scores_float(const struct attention_block *a, bool f16)
+static void scores_float(const struct attention_block *a, product_fn *const tiles[MAX_ROWS + 1][3], int elem)
 {
     const int pair = 2 * TILE_ROWS, panel = TILE_ROWS * a->head_dim, step = rows_step(a->n_rows);
-    struct range all = rows_range(a, 0, a->n_rows);
-    bool convert = f16 && a->n_rows > FEW_ROWS;
-    for (int begin = all.begin / pair * pair; begin < all.end; begin += pair) {
-        const int64_t offset = (int64_t)begin * a->head_dim * (f16 ? 2 : 4);
-        const void *keys = (const uint8_t *)a->k + offset;
-        if (convert) {
-            for (int i = 0; i < 2 * panel; i += 16)
-                v16_store(a->tmp + i, v16_load_f16((const uint16_t *)keys + i));
-            keys = a->tmp;
-        }
-        for (int r = 0; r < a->n_rows; r += step) {
-            int n = a->n_rows - r < step ? a->n_rows - r : step;
-            struct range g = rows_range(a, r, n);
-            int first = g.begin < begin + TILE_ROWS ? 0 : 1, last = g.end > begin + TILE_ROWS ? 2 : 1;
-            if (g.end <= begin || g.begin >= begin + pair)
-                continue;
-            bool f16_keys = f16 && !convert;
+    for (int r = 0; r < a->n_rows; r += step) {
+        int n = a->n_rows - r < step ? a->n_rows - r : step;
+        struct range g = rows_range(a, r, n);
+        for (int begin = g.begin / TILE_ROWS * TILE_ROWS; begin < g.end; begin += pair) {
+            int n_panels = g.end - begin > TILE_ROWS ? 2 : 1;
             struct product p = {
                 .end = a->head_dim,
                 .a = a->q + r * a->head_dim,
                 .a_stride = a->head_dim,
-                .b = (const uint8_t *)keys + (int64_t)first * panel * (f16_keys ? 2 : 4),
-                .b_stride = TILE_ROWS,
-                .b_panel = panel,
-                .b_f16 = f16_keys,
-                .c = a->s + r * KV_PAGE + begin + TILE_ROWS * first,
+                .b = (const uint8_t *)a->k + (int64_t)begin * a->head_dim * elem,
+                .b_stride = (int64_t)TILE_ROWS * elem,
+                .b_panel = (int64_t)panel * elem,
+                .c = a->s + r * KV_PAGE + begin,
                 .c_stride = KV_PAGE,
-                .next = r == 0 ? (const uint8_t *)a->v + offset : NULL,
-                .next_step = (last - first) * TILE_ROWS * (f16 ? 2 : 4),
+                .next = r == 0 ? (const uint8_t *)a->v + a->v_bytes / KV_PAGE * begin : NULL,
+                .next_step = a->v_bytes / KV_PAGE * TILE_ROWS * n_panels / a->head_dim,
             };
-            product(&p, n, last - first, false);
+            product(tiles, &p, n, n_panels);
         }
     }
 }
 
 void LEVEL(attention_scores_f32)(const struct attention_block *a)
 {
-    scores_float(a, false);
+    scores_float(a, product_keys_f32, element_bytes(B_F32));
 }
 
 void LEVEL(attention_scores_f16)(const struct attention_block *a)
 {
-    scores_float(a, true);
+    scores_float(a, product_keys_f16, element_bytes(B_F16));
 }
 
 /* ---- Probabilities ----------------------------------------------------------------------------- */
@@ -346,68 +325,90 @@ void LEVEL(attention_softmax)(const struct attention_block *a)
 
 enum { CHANNELS = 32 }; /* two panels; and a block of the quantised types */
 
-/* C = A B for all rows, B having KV_PAGE rows: each row's sum runs over what it sees. */
-static void values_product(const struct attention_block *a, const struct product *all, int n_panels)
+/* Values as rows of elements, their scales by block and position, or NULL. */
+struct values {
+    product_fn *const (*tiles)[3];
+    const void *v;
+    int64_t stride; /* bytes of a row */
+    int elem;
+    const float *d;
+    float *scaled; /* (MAX_ROWS, KV_PAGE), with d */
+};
+
+static const float *scale_rows(const struct attention_block *a, int r, int n, const float *d, float *scaled)
+{
+    for (int i = 0; i < n; i++)
+        for (int t = 0; t < KV_PAGE; t += 16)
+            v16_store(scaled + i * KV_PAGE + t,
+                      v16_mul(v16_load(a->s + (r + i) * KV_PAGE + t), v16_load(d + t)));
+    return scaled;
+}
+
+/* Each row's sum runs over what it sees. */
+static void values_product(const struct attention_block *a, const struct values *v)
 {
     const int step = rows_step(a->n_rows);
     for (int r = 0; r < a->n_rows; r += step) {
         int n = a->n_rows - r < step ? a->n_rows - r : step;
         struct range g = rows_range(a, r, n);
-        struct product p = *all;
-        /* Rows that begin together share the positions that all of them see. */
-        p.begin = g.begin;
-        p.end = g.begin == g.all_begin ? g.all_end : g.begin;
-        p.a += r * p.a_stride;
-        p.c += r * p.c_stride;
-        p.next = r == 0 ? p.next : NULL;
-        p.first = a->begin + r;
-        p.last = a->end + r;
-        p.merge = a->merge ? a->merge + r : NULL;
-        p.old = a->old + r;
-        p.new = a->new + r;
-        product(&p, n, n_panels, true);
+        for (int c = 0; c < a->o_stride; c += CHANNELS) {
+            int n_panels = a->o_stride - c < CHANNELS ? 1 : 2;
+            struct product p = {
+                /* Rows that begin together share the positions that all of them see. */
+                .begin = g.begin,
+                .end = g.begin == g.all_begin ? g.all_end : g.begin,
+                .a =
+                    v->d ? scale_rows(a, r, n, v->d + c / CHANNELS * KV_PAGE, v->scaled) : a->s + r * KV_PAGE,
+                .a_stride = KV_PAGE,
+                .b = (const uint8_t *)v->v + c * v->elem,
+                .b_stride = v->stride,
+                .b_panel = 16 * v->elem,
+                .c = a->o + r * a->o_stride + c,
+                .c_stride = a->o_stride,
+                .next =
+                    r == 0 && a->next_k ? (const uint8_t *)a->next_k + a->k_bytes / a->o_stride * c : NULL,
+                .next_step = a->k_bytes / a->o_stride * n_panels * 16 / KV_PAGE,
+                .first = a->begin + r,
+                .last = a->end + r,
+                .merge = a->merge ? a->merge + r : NULL,
+                .old = a->old + r,
+                .new = a->new + r,
+            };
+            product(v->tiles, &p, n, n_panels);
+        }
     }
 }
 
-/* Channels from c on, n ≤ CHANNELS of them, of one position; zeros up to the whole panel. */
-LANES_INLINE void widen(float *dst, const void *row, int c, int n, bool f16)
-{
-    int i = 0;
-    for (; i + 16 <= n; i += 16)
-        v16_store(dst + i,
-                  f16 ? v16_load_f16((const uint16_t *)row + c + i) : v16_load((const float *)row + c + i));
-    for (; i % 16 != 0 || i < n; i++)
-        dst[i] = i >= n ? 0 : f16 ? _cvtsh_ss(((const uint16_t *)row)[c + i]) : ((const float *)row)[c + i];
-}
-
-/* Values are used where they lie, or copied as floats: for many rows, or when a value is no whole number of
- * panels. */
-LANES_INLINE void values_float(const struct attention_block *a, bool f16)
+/* Rows of floats with zeros up to whole panels. */
+static void widen(const struct attention_block *a, bool f16)
 {
     struct range all = rows_range(a, 0, a->n_rows);
-    bool copy = a->n_rows > FEW_ROWS || a->head_dim % 16 != 0;
-    const int bytes = f16 ? 2 : 4;
-    for (int c = 0; c < a->o_stride; c += CHANNELS) {
-        int n = a->head_dim - c < CHANNELS ? a->head_dim - c : CHANNELS;
-        struct product p = {.a = a->s,
-                            .a_stride = KV_PAGE,
-                            .b = (const uint8_t *)a->v + c * bytes,
-                            .b_stride = a->head_dim,
-                            .b_panel = 16,
-                            .b_f16 = f16,
-                            .c = a->o + c,
-                            .c_stride = a->o_stride,
-                            .next = a->next_k ? (const uint8_t *)a->next_k + c * KV_PAGE * bytes : NULL,
-                            .next_step = n * bytes};
-        if (copy) {
-            for (int i = all.begin; i < all.end; i++)
-                widen(a->tmp + i * CHANNELS, (const uint8_t *)a->v + (int64_t)i * a->head_dim * bytes, c, n,
-                      f16);
-            p.b = a->tmp;
-            p.b_stride = CHANNELS;
-            p.b_f16 = false;
+    for (int i = all.begin; i < all.end; i++)
+        for (int c = 0; c < a->o_stride; c++) {
+            int64_t at = (int64_t)i * a->head_dim + c;
+            float x = c >= a->head_dim ? 0
+                      : f16            ? _cvtsh_ss(((const uint16_t *)a->v)[at])
+                                       : ((const float *)a->v)[at];
+            a->tmp[i * a->o_stride + c] = x;
         }
-        values_product(a, &p, (n + 15) / 16);
+}
+
+static void values_float(const struct attention_block *a, bool f16)
+{
+    if (a->head_dim == a->o_stride) {
+        const int elem = element_bytes(f16 ? B_F16 : B_F32);
+        const struct values v = {f16 ? product_values_f16 : product_values_f32,
+                                 a->v,
+                                 (int64_t)a->head_dim * elem,
+                                 elem,
+                                 NULL,
+                                 NULL};
+        values_product(a, &v);
+    } else {
+        const int elem = element_bytes(B_F32);
+        const struct values v = {product_values_f32, a->tmp, (int64_t)a->o_stride * elem, elem, NULL, NULL};
+        widen(a, f16);
+        values_product(a, &v);
     }
 }
 
@@ -421,63 +422,34 @@ void LEVEL(attention_values_f16)(const struct attention_block *a)
     values_float(a, true);
 }
 
-/* Quants and scale of one block as floats; the result is the scale. */
-typedef float read_block_fn(float *q, const void *block);
-
-LANES_INLINE float read_q8_0(float *q, const void *block)
+/* Per block of 32 channels: probabilities times the positions' scales, times the quants, of which row_bytes
+ * are in a row of the page. tmp: the quants as bytes where they are not yet, then the scales. */
+static void values_quantised(const struct attention_block *a, const void *quants, int row_bytes)
 {
-    const struct block_q8_0 *b = block;
-    v16_store(q, v16_from_i8(_mm_loadu_si128((const __m128i *)(const void *)b->qs)));
-    v16_store(q + 16, v16_from_i8(_mm_loadu_si128((const __m128i *)(const void *)(b->qs + 16))));
-    return _cvtsh_ss(b->d);
-}
-
-LANES_INLINE float read_q4_0(float *q, const void *block)
-{
-    const struct block_q4_0 *b = block;
-    const __m128i low = _mm_set1_epi8(15), zero = _mm_set1_epi8(8);
-    __m128i pairs = _mm_loadu_si128((const __m128i *)(const void *)b->qs);
-    v16_store(q, v16_from_i8(_mm_sub_epi8(_mm_and_si128(pairs, low), zero)));
-    v16_store(q + 16, v16_from_i8(_mm_sub_epi8(_mm_and_si128(_mm_srli_epi16(pairs, 4), low), zero)));
-    return _cvtsh_ss(b->d);
-}
-
-/* Per block of 32 channels: probabilities times the positions' scales, times the quants. */
-LANES_INLINE void values_quantised(const struct attention_block *a, int block_bytes,
-                                   read_block_fn *read_block)
-{
-    struct range all = rows_range(a, 0, a->n_rows);
-    int n_blocks = a->head_dim / CHANNELS;
-    float d[KV_PAGE] = {0}, *quants = a->tmp, *scaled = a->tmp + KV_PAGE * CHANNELS;
-    for (int b = 0; b < n_blocks; b++) {
-        for (int i = all.begin; i < all.end; i++) {
-            int64_t offset = ((int64_t)i * n_blocks + b) * block_bytes;
-            d[i] = read_block(quants + i * CHANNELS, (const uint8_t *)a->v + offset);
-            _mm_prefetch((const char *)(a->next_k ? a->next_k : a->v) + offset, _MM_HINT_T0);
-        }
-        for (int r = 0; r < a->n_rows; r++)
-            for (int i = 0; i < KV_PAGE; i += 16)
-                v16_store(scaled + r * KV_PAGE + i,
-                          v16_mul(v16_load(a->s + r * KV_PAGE + i), v16_load(d + i)));
-        struct product p = {.a = scaled,
-                            .a_stride = KV_PAGE,
-                            .b = quants,
-                            .b_stride = CHANNELS,
-                            .b_panel = 16,
-                            .c = a->o + b * CHANNELS,
-                            .c_stride = a->o_stride};
-        values_product(a, &p, CHANNELS / 16);
-    }
+    const uint16_t *half = (const uint16_t *)(const void *)((const uint8_t *)a->v + KV_PAGE * row_bytes);
+    float *d = a->tmp + KV_PAGE * a->head_dim / 4, *scaled = d + KV_PAGE * a->head_dim / CHANNELS;
+    for (int i = 0; i < KV_PAGE * a->head_dim / CHANNELS; i += 16)
+        v16_store(d + i, v16_load_f16(half + i));
+    const struct values v = {product_values_i8, quants, a->head_dim, 1, d, scaled};
+    values_product(a, &v);
 }
 
 void LEVEL(attention_values_q8_0)(const struct attention_block *a)
 {
-    values_quantised(a, sizeof(struct block_q8_0), read_q8_0);
+    values_quantised(a, a->v, a->head_dim);
 }
 
 void LEVEL(attention_values_q4_0)(const struct attention_block *a)
 {
-    values_quantised(a, sizeof(struct block_q4_0), read_q4_0);
+    const __m128i low = _mm_set1_epi8(15), zero = _mm_set1_epi8(8);
+    const uint8_t *pairs = a->v;
+    __m128i *quants = (__m128i *)(void *)a->tmp;
+    for (int i = 0; i < KV_PAGE * a->head_dim / CHANNELS; i++) {
+        __m128i x = _mm_loadu_si128((const __m128i *)(const void *)(pairs + 16 * i));
+        _mm_storeu_si128(quants + 2 * i, _mm_sub_epi8(_mm_and_si128(x, low), zero));
+        _mm_storeu_si128(quants + 2 * i + 1, _mm_sub_epi8(_mm_and_si128(_mm_srli_epi16(x, 4), low), zero));
+    }
+    values_quantised(a, quants, a->head_dim / 2);
 }
 
 /* ---- Running results --------------------------------------------------------------------------- */

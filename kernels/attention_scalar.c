@@ -122,52 +122,45 @@ MATHF_INLINE void attention_softmax_scalar_body(const struct attention_block *a)
 FMA_VERSIONS(attention_softmax_scalar, (const struct attention_block *a), (a))
 
 /* o = fmaf(p, v, o) in the order of positions, every channel from zero; for quantised values p times the
- * position's scale, rounded, times the quant. */
-typedef void value_fn(float *o, const void *row, int n, float p);
+ * position's scale, rounded, times the quant. Element c of a row, scale included or not: */
+typedef float value_fn(const uint8_t *row, int c);
 
-MATHF_INLINE void value_f32(float *o, const void *row, int n, float p)
+MATHF_INLINE float value_f32(const uint8_t *row, int c)
 {
-    for (int c = 0; c < n; c++)
-        o[c] = fmaf(p, element_f32(row, c), o[c]);
+    return element_f32(row, c);
 }
 
-MATHF_INLINE void value_f16(float *o, const void *row, int n, float p)
+MATHF_INLINE float value_f16(const uint8_t *row, int c)
 {
-    for (int c = 0; c < n; c++)
-        o[c] = fmaf(p, element_f16(row, c), o[c]);
+    return element_f16(row, c);
 }
 
-MATHF_INLINE void value_q8_0(float *o, const void *row, int n, float p)
+MATHF_INLINE float value_q8_0(const uint8_t *row, int c)
 {
-    const struct block_q8_0 *b = row;
-    for (; n > 0; n -= 32, o += 32, b++) {
-        float scaled = p * f16_to_f32(b->d);
-        for (int c = 0; c < 32; c++)
-            o[c] = fmaf(scaled, b->qs[c], o[c]);
-    }
+    return (float)(int8_t)row[c];
 }
 
-MATHF_INLINE void value_q4_0(float *o, const void *row, int n, float p)
+MATHF_INLINE float value_q4_0(const uint8_t *row, int c)
 {
-    const struct block_q4_0 *b = row;
-    for (; n > 0; n -= 32, o += 32, b++) {
-        float scaled = p * f16_to_f32(b->d);
-        for (int c = 0; c < 16; c++) {
-            o[c] = fmaf(scaled, (float)((b->qs[c] & 15) - 8), o[c]);
-            o[c + 16] = fmaf(scaled, (float)((b->qs[c] >> 4) - 8), o[c + 16]);
-        }
-    }
+    int pair = row[c / 32 * 16 + c % 16];
+    return (float)((c % 32 < 16 ? pair & 15 : pair >> 4) - 8);
 }
 
-MATHF_INLINE void values(const struct attention_block *a, enum qtype t, value_fn *add_value)
+MATHF_INLINE void values(const struct attention_block *a, enum qtype t, value_fn *value)
 {
-    int64_t row_bytes = qtype_bytes(t, a->head_dim);
+    int64_t row_bytes = kv_value_bytes(t, a->head_dim);
+    const uint16_t *d = (const uint16_t *)(const void *)((const uint8_t *)a->v + KV_PAGE * row_bytes);
+    bool quantised = t == QTYPE_Q8_0 || t == QTYPE_Q4_0;
     for (int r = 0; r < a->n_rows; r++) {
         if (a->begin[r] >= a->end[r])
             continue;
         float *o = a->o + r * a->o_stride, o_b[KV_HEAD_DIM_MAX] = {0};
         for (int i = a->begin[r]; i < a->end[r]; i++)
-            add_value(o_b, (const uint8_t *)a->v + i * row_bytes, a->head_dim, a->s[r * KV_PAGE + i]);
+            for (int c = 0; c < a->head_dim; c++) {
+                float p = a->s[r * KV_PAGE + i];
+                p = quantised ? p * f16_to_f32(d[c / 32 * KV_PAGE + i]) : p;
+                o_b[c] = fmaf(p, value((const uint8_t *)a->v + i * row_bytes, c), o_b[c]);
+            }
         bool merge = a->merge && a->merge[r];
         for (int c = 0; c < a->head_dim; c++)
             o[c] = merge ? fmaf(o[c], a->old[r], o_b[c] * a->new[r]) : o_b[c];

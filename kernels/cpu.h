@@ -36,6 +36,7 @@ struct attention_block {
     const float *q;             /* (n_rows, head_dim), when the keys are F32 or F16 */
     const struct act_block *q8; /* (n_rows, head_dim / ACT_LEN), when they are quantised */
     const void *k, *v;          /* the head's keys and values: kv.h */
+    int64_t k_bytes, v_bytes;   /* their sizes */
     const void *next_k;         /* the keys of what the caller attends to next, to be prefetched; or NULL */
     const uint8_t *begin, *end; /* row r sees positions begin[r] ≤ i < end[r]; none: 64, 0 */
     bool whole;                 /* every row sees the whole page */
@@ -46,7 +47,7 @@ struct attention_block {
     float *old, *new;     /* as m, used with merge only: what o and the block's output are multiplied by */
     float *o;             /* (n_rows, o_stride), o_stride = head_dim rounded up to 16 */
     int o_stride;
-    float *tmp; /* attention_tmp_len(n_rows, head_dim) */
+    float *tmp; /* attention_tmp_len(head_dim) */
 };
 
 /* The three steps of a block, in this order. Rows that see nothing are left alone.
@@ -61,10 +62,12 @@ typedef void attention_merge_fn(float *o, float *m, float *l, const float *o_b, 
 /* out = o / l */
 typedef void attention_finish_fn(float *out, const float *o, float l, int n);
 
-static inline int attention_tmp_len(int n_rows, int head_dim)
+/* Values as floats where a panel of 16 channels would reach over a row's end; else quants of values, scales,
+ * and the probabilities of up to 16 rows times scales. */
+static inline int attention_tmp_len(int head_dim)
 {
-    int keys = 2 * TILE_ROWS * head_dim, values = KV_PAGE * (ACT_LEN + n_rows);
-    return keys > values ? keys : values;
+    int stride = (head_dim + TILE_ROWS - 1) / TILE_ROWS * TILE_ROWS;
+    return KV_PAGE * (head_dim != stride ? stride : stride / 4 + stride / ACT_LEN + 16);
 }
 
 /* ---- Tables ------------------------------------------------------------------------------------ */

@@ -83,7 +83,7 @@ static inline size_t packed_bytes(const struct packed *p)
 enum { KV_PAGE = 64 }; /* positions per page: the attention's block */
 
 /* A page holds 64 consecutive positions of one sequence in one layer: for every KV head, the keys as
- * four packed tiles (rows are positions) and the values as 64 rows in the file layout of their type. */
+ * four packed tiles (rows are positions) and the values as 64 rows (kernels/kv.h draws both). */
 struct kv_layout {
     enum qtype type_k, type_v; /* F32, F16, Q8_0, Q4_0 */
     int n_kv_heads, head_dim;

@@ -79,9 +79,27 @@ void kv_store_key(const struct kv_layout *l, void *page, int kv_head, int i, con
         scatter_blocks(tile, r, row, l->head_dim / qtypes[t].block_len, qtypes[t].block_bytes / 4);
 }
 
+/* As blocks, of which the scale goes to its own place. */
+static void store_blocks(uint8_t *values, enum qtype t, int i, const float *x, int n)
+{
+    enum { SCALE = 2, BLOCK = 32 };
+    uint8_t row[KV_HEAD_DIM_MAX * sizeof(float)];
+    const int64_t row_bytes = kv_value_bytes(t, n), quants = qtypes[t].block_bytes - SCALE;
+    uint8_t *scales = values + KV_PAGE * row_bytes;
+    qtypes[t].from_f32(row, x, n);
+    for (int b = 0; b < n / BLOCK; b++) {
+        const uint8_t *block = row + b * (SCALE + quants);
+        memcpy(scales + (b * KV_PAGE + i) * SCALE, block, SCALE);
+        memcpy(values + i * row_bytes + b * quants, block + SCALE, (size_t)quants);
+    }
+}
+
 void kv_store_value(const struct kv_layout *l, void *page, int kv_head, int i, const float *x,
                     const struct cpu_kernels *k)
 {
-    uint8_t *row = (uint8_t *)page + kv_head * l->v_head_bytes + i * (l->v_head_bytes / KV_PAGE);
-    encode(row, l->type_v, x, l->head_dim, k);
+    uint8_t *values = (uint8_t *)page + kv_head * l->v_head_bytes;
+    if (qtypes[l->type_v].block_len > 1)
+        store_blocks(values, l->type_v, i, x, l->head_dim);
+    else
+        encode(values + i * kv_value_bytes(l->type_v, l->head_dim), l->type_v, x, l->head_dim, k);
 }

@@ -1,6 +1,8 @@
 /* Inside a page of the KV cache: private to kernels/.
  *
- * A head's 64 values are 64 rows in the file layout of their type. Its 64 keys are four tiles of 16
+ * A head's 64 values are 64 rows of elements, those of quantised types being their blocks' quants as the
+ * file has them (row_bytes = head_dim, or half of it for Q4_0), then the scales, half floats
+ * [head_dim / 32][64]. Its 64 keys are four tiles of 16
  * positions, so that SIMD lanes are positions; a tile has the bytes of its 16 rows, rearranged (r is the
  * position within the tile):
  *
@@ -21,6 +23,14 @@ enum { KV_HEAD_DIM_MAX = 512 };
 static inline int64_t kv_tile_quants(enum qtype t, int head_dim)
 {
     return TILE_ROWS * (int64_t)head_dim / (t == QTYPE_Q4_0 ? 2 : 1);
+}
+
+/* Bytes of a value's row without its scales. */
+static inline int64_t kv_value_bytes(enum qtype t, int head_dim)
+{
+    return t == QTYPE_F32   ? 4 * (int64_t)head_dim
+           : t == QTYPE_F16 ? 2 * (int64_t)head_dim
+                            : kv_tile_quants(t, head_dim) / TILE_ROWS;
 }
 
 /* Writes one head's key or value (head_dim floats) as position i = 0 … 63 of a page. Different positions

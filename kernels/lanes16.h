@@ -79,6 +79,11 @@ LANES_INLINE vec vec_load_f16(const uint16_t *p)
     return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)p));
 }
 
+LANES_INLINE vec vec_load_i8(const int8_t *p)
+{
+    return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)(const void *)p)));
+}
+
 LANES_INLINE void vec_store(float *p, vec v)
 {
     _mm256_storeu_ps(p, v);
@@ -248,6 +253,11 @@ LANES_INLINE vec vec_load(const float *p)
 LANES_INLINE vec vec_load_f16(const uint16_t *p)
 {
     return v16_load_f16(p);
+}
+
+LANES_INLINE vec vec_load_i8(const int8_t *p)
+{
+    return v16_from_i8(_mm_loadu_si128((const __m128i *)(const void *)p));
 }
 
 LANES_INLINE void vec_store(float *p, vec v)
