@@ -63,6 +63,13 @@ EMU_INLINE __m512i emu_mm512_cvtepu8_epi32(__m128i v)
 }
 #define _mm512_cvtepu8_epi32(v) emu_mm512_cvtepu8_epi32(v)
 
+EMU_INLINE __m512i emu_mm512_cvtepu16_epi32(__m256i v)
+{
+    return EMU_512(_mm256_cvtepu16_epi32(_mm256_castsi256_si128(v)),
+                   _mm256_cvtepu16_epi32(_mm256_extracti128_si256(v, 1)));
+}
+#define _mm512_cvtepu16_epi32(v) emu_mm512_cvtepu16_epi32(v)
+
 EMU_INLINE float emu_mm512_reduce_max_ps(__m512 v)
 {
     __m256 m = _mm256_max_ps(EMU_HALFPS(v, 0), EMU_HALFPS(v, 1));
