@@ -126,8 +126,7 @@ void cpu_rope_table(struct worker *w, const struct rope_table_args *a);
 void cpu_rope_store(struct worker *w, const struct rope_store_args *a, const struct cpu_kernels *k);
 void cpu_attention(struct worker *w, const struct attention_args *a, const struct cpu_kernels *k);
 size_t cpu_attention_scratch_bytes(int n_tokens, int n_heads, int head_dim, int64_t max_len, int n_threads);
-void cpu_gate(struct worker *w, float *dst, const float *gate, const float *up, int64_t n, enum act act,
-              const struct cpu_kernels *k);
+void cpu_gate(struct worker *w, const struct gate_args *a, const struct cpu_kernels *k);
 void cpu_scale(struct worker *w, float *dst, const float *src, int64_t n, float by,
                const struct cpu_kernels *k);
 void cpu_softcap(struct worker *w, float *x, int64_t n, float cap, const struct cpu_kernels *k);

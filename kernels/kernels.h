@@ -122,8 +122,15 @@ struct linear_part {
     bool add;          /* out += W x (+ bias), the residual connection; else out = W x (+ bias) */
 };
 
+struct norm_args;
+struct gate_args;
+
 struct linear_args {
     const float *x; /* (n_tokens, cols), rows dense */
+    /* Not NULL: x is what that operator makes, which comes first. The meaning and the bits are those of two
+     * operators, but a pass over x and a barrier are saved. */
+    const struct norm_args *norm; /* dst is x; src is not, and no part's out */
+    const struct gate_args *gate; /* dst is x */
     int n_tokens;
     int n_parts; /* 1 … 3 weights of the same cols share the input (QKV; gate and up) */
     struct linear_part part[3];
@@ -141,6 +148,15 @@ struct norm_args {
     int n_rows, dim;
     float eps;
     enum norm_kind kind;
+};
+
+/* dst = act(gate) · up, element by element */
+struct gate_args {
+    float *dst; /* (n); may be gate */
+    const float *gate;
+    const float *up; /* NULL: act(gate) alone */
+    int64_t n;       /* tokens · ffn_dim */
+    enum act act;
 };
 
 /* dst[t][i] = (cos, sin)(pos[t] · inv_freq[i]) · scale, in double, rounded once. */
@@ -247,9 +263,7 @@ struct ops {
     void (*rope_table)(struct worker *w, const struct rope_table_args *a);
     void (*rope_store)(struct worker *w, const struct rope_store_args *a);
     void (*attention)(struct worker *w, const struct attention_args *a);
-    /* dst = act(gate) · up, element by element, n = tokens · ffn_dim; up NULL: act(gate) alone. dst may be
-     * gate. */
-    void (*gate)(struct worker *w, float *dst, const float *gate, const float *up, int64_t n, enum act act);
+    void (*gate)(struct worker *w, const struct gate_args *a);
     /* dst = s · src, n elements; dst may be src. */
     void (*scale)(struct worker *w, float *dst, const float *src, int64_t n, float s);
     /* x = cap · tanh(x / cap), n elements (Gemma 2's final logits). */

@@ -2,7 +2,10 @@
  * threads. */
 #include "kernels/linear.h"
 
+#include <stdalign.h>
 #include <string.h>
+
+enum { OWN_COLS = 8192 }; /* wider inputs of one token are made together */
 
 const struct linear_kernels *linear_kernels(enum isa isa)
 {
@@ -44,23 +47,76 @@ static bool is_quantised(const struct linear_args *a, const struct packed *w)
     return a->compute == COMPUTE_FAST && !qtypes[w->type].x_is_f32;
 }
 
-/* One token's row lies in its panel with the panel's width as stride. A single token is cut in slices of
- * columns, so that all threads take part. */
-static void quantise_input(struct worker *w, const struct linear_args *a, int64_t cols,
-                           struct act_block *panels, const struct linear_kernels *k)
+/* What a product's input is made with, and made into. */
+struct input {
+    const struct linear_args *a;
+    const struct linear_kernels *k;
+    const struct cpu_kernels *rows;
+    int64_t cols;
+    bool quantised, interleaved; /* panels of blocks, of floats are needed */
+};
+
+/* One thread's own copy of a single token's input: making it takes less time than a barrier. */
+struct own_input {
+    alignas(64) float x[OWN_COLS];
+    alignas(64) struct act_block blocks[OWN_COLS / ACT_LEN];
+};
+
+/* What job.x is for products of quantised and of float weights. */
+struct ready_input {
+    const void *blocks, *floats;
+};
+
+static struct ready_input make_own(const struct worker *w, const struct input *in, struct own_input *own)
 {
-    enum { SLICE = 1024 };
-    int64_t n_slices = (cols + SLICE - 1) / SLICE;
-    int64_t first = w->id * a->n_tokens * n_slices / w->n_threads;
-    int64_t last = (w->id + 1) * a->n_tokens * n_slices / w->n_threads;
-    for (int64_t i = first; i < last; i++) {
-        int t = (int)(i / n_slices);
-        int64_t col = i % n_slices * SLICE;
-        int64_t n = cols - col < SLICE ? cols - col : SLICE;
-        int width;
-        int64_t panel = panel_of(panels, cols, a->n_tokens, t, &width) - panels;
-        k->act_quantise(panels + panel + col / ACT_LEN * width + t % PANEL, width, a->x + t * cols + col, n);
+    const struct linear_args *a = in->a;
+    const float *x = a->x;
+    if (a->norm) {
+        const struct norm_args *n = a->norm;
+        float *dst = w->id == 0 ? n->dst : own->x; /* the first thread's is the one that is seen */
+        in->rows->norm_row[n->kind](dst, n->src, n->weight, n->bias, n->dim, n->eps);
+        x = dst;
     }
+    if (in->quantised)
+        in->k->act_quantise(own->blocks, 1, x, in->cols);
+    return (struct ready_input){own->blocks, x};
+}
+
+/* Columns begin … end − 1 of token t: made, where they are made here, and quantised to their panel. A token's
+ * row lies in its panel with the panel's width as stride. */
+static void make_piece(const struct input *in, int t, int64_t begin, int64_t end)
+{
+    const struct linear_args *a = in->a;
+    const int64_t at = t * in->cols + begin;
+    if (a->gate)
+        in->rows->gate[a->gate->act](a->gate->dst + at, a->gate->gate + at,
+                                     a->gate->up ? a->gate->up + at : NULL, end - begin);
+    if (in->quantised) {
+        struct act_block *panels = a->scratch;
+        int width;
+        int64_t panel = panel_of(panels, in->cols, a->n_tokens, t, &width) - panels;
+        in->k->act_quantise(panels + panel + begin / ACT_LEN * width + t % PANEL, width, a->x + at,
+                            end - begin);
+    }
+}
+
+/* The input that all threads make together: whole rows where they are normed, slices of columns otherwise, so
+ * that all take part in a single token. */
+static void make_shared(struct worker *w, const struct input *in)
+{
+    enum { SLICE = 256 };
+    const struct linear_args *a = in->a;
+    const int64_t slice = a->norm ? in->cols : SLICE, n_slices = (in->cols + slice - 1) / slice;
+    const int64_t n = a->n_tokens * n_slices;
+    for (int64_t i = w->id * n / w->n_threads; i < (w->id + 1) * n / w->n_threads; i++) {
+        const int t = (int)(i / n_slices);
+        const int64_t begin = i % n_slices * slice, rest = in->cols - begin;
+        if (a->norm)
+            in->rows->norm_row[a->norm->kind](a->norm->dst + t * in->cols, a->norm->src + t * in->cols,
+                                              a->norm->weight, a->norm->bias, a->norm->dim, a->norm->eps);
+        make_piece(in, t, begin, begin + (rest < slice ? rest : slice));
+    }
+    team_barrier(w);
 }
 
 /* Rows of float to panels. */
@@ -81,24 +137,35 @@ static void interleave_input(struct worker *w, const struct linear_args *a, int6
     }
 }
 
-void cpu_linear(struct worker *w, const struct linear_args *a, const struct linear_kernels *k)
+static struct ready_input make_input(struct worker *w, const struct input *in, struct own_input *own)
 {
-    int64_t cols = a->part[0].w->cols, n_tiles = 0;
-    bool quantised = false, interleaved = false;
+    const struct linear_args *a = in->a;
+    if (a->n_tokens == 1 && !a->gate && in->cols <= OWN_COLS)
+        return make_own(w, in, own);
+    if (in->quantised || a->norm || a->gate)
+        make_shared(w, in);
+    if (!in->interleaved)
+        return (struct ready_input){a->scratch, a->x};
+    float *floats = (float *)(void *)((char *)a->scratch + act_bytes(a->n_tokens, in->cols));
+    interleave_input(w, a, in->cols, floats);
+    team_barrier(w);
+    return (struct ready_input){a->scratch, floats};
+}
+
+void cpu_linear(struct worker *w, const struct linear_args *a, const struct linear_kernels *k,
+                const struct cpu_kernels *rows)
+{
+    struct own_input own;
+    struct input in = {.a = a, .k = k, .rows = rows, .cols = a->part[0].w->cols};
+    int64_t n_tiles = 0;
     for (int i = 0; i < a->n_parts; i++) {
         n_tiles += a->part[i].w->n_tiles;
         if (is_quantised(a, a->part[i].w))
-            quantised = true;
+            in.quantised = true;
         else
-            interleaved |= a->n_tokens > 1;
+            in.interleaved |= a->n_tokens > 1;
     }
-    float *floats = (float *)(void *)((char *)a->scratch + act_bytes(a->n_tokens, cols));
-    if (quantised)
-        quantise_input(w, a, cols, a->scratch, k);
-    if (interleaved)
-        interleave_input(w, a, cols, floats);
-    if (quantised || interleaved)
-        team_barrier(w);
+    const struct ready_input ready = make_input(w, &in, &own);
     /* Pieces small enough that a thread that was held up leaves work to the others, and no smaller. */
     int64_t grain = n_tiles / (w->n_threads * 8);
     grain = grain < 1 ? 1 : grain;
@@ -111,22 +178,18 @@ void cpu_linear(struct worker *w, const struct linear_args *a, const struct line
             int64_t hi = end - first < p->w->n_tiles ? end - first : p->w->n_tiles;
             if (lo >= hi)
                 continue;
+            const bool quantised = is_quantised(a, p->w);
             struct linear_job job = {
                 .w = p->w,
                 .tile_begin = lo,
                 .tile_end = hi,
+                .x = quantised ? ready.blocks : ready.floats,
                 .n_tokens = a->n_tokens,
                 .bias = p->bias,
                 .out = p->out,
                 .add = p->add,
             };
-            if (is_quantised(a, p->w)) {
-                job.x = a->scratch;
-                k->fast(&job);
-            } else {
-                job.x = interleaved ? (const void *)floats : a->x;
-                k->f32(&job);
-            }
+            (quantised ? k->fast : k->f32)(&job);
         }
     }
     team_barrier(w);

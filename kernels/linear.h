@@ -6,7 +6,7 @@
 #ifndef QUOLL_LINEAR_H
 #define QUOLL_LINEAR_H
 
-#include "kernels/kernels.h"
+#include "kernels/cpu.h"
 #include "kernels/pack.h"
 
 /* Activations of n tokens lie in panels of 16 tokens (the last one may be narrower): block b of token t is
@@ -53,7 +53,8 @@ void *cpu_alloc(size_t bytes);
 void cpu_release(void *p, size_t bytes);
 
 size_t cpu_scratch_bytes(int n_tokens, int64_t cols);
-void cpu_linear(struct worker *w, const struct linear_args *a, const struct linear_kernels *k);
+void cpu_linear(struct worker *w, const struct linear_args *a, const struct linear_kernels *k,
+                const struct cpu_kernels *rows);
 void cpu_embed(struct worker *w, float *dst, const struct packed *table, const int32_t *id, int n);
 void cpu_gather(struct worker *w, float *dst, const float *src, const int32_t *index, int n, int dim);
 

@@ -46,12 +46,11 @@ static void copy(void *dst, const void *src, size_t bytes)
 
 #define CPU_OPS(NAME, ISA)                                                                                   \
     BIND(NAME, norm, cpu_kernels(ISA), (struct worker * w, const struct norm_args *a), w, a)                 \
-    BIND(NAME, linear, linear_kernels(ISA), (struct worker * w, const struct linear_args *a), w, a)          \
+    BIND(NAME, linear, cpu_kernels(ISA), (struct worker * w, const struct linear_args *a), w, a,             \
+         linear_kernels(ISA))                                                                                \
     BIND(NAME, rope_store, cpu_kernels(ISA), (struct worker * w, const struct rope_store_args *a), w, a)     \
     BIND(NAME, attention, cpu_kernels(ISA), (struct worker * w, const struct attention_args *a), w, a)       \
-    BIND(NAME, gate, cpu_kernels(ISA),                                                                       \
-         (struct worker * w, float *dst, const float *gate, const float *up, int64_t n, enum act act), w,    \
-         dst, gate, up, n, act)                                                                              \
+    BIND(NAME, gate, cpu_kernels(ISA), (struct worker * w, const struct gate_args *a), w, a)                 \
     BIND(NAME, scale, cpu_kernels(ISA),                                                                      \
          (struct worker * w, float *dst, const float *src, int64_t n, float by), w, dst, src, n, by)         \
     BIND(NAME, softcap, cpu_kernels(ISA), (struct worker * w, float *x, int64_t n, float cap), w, x, n, cap) \

@@ -46,12 +46,11 @@ void cpu_norm(struct worker *w, const struct norm_args *a, const struct cpu_kern
     team_barrier(w);
 }
 
-void cpu_gate(struct worker *w, float *dst, const float *gate, const float *up, int64_t n, enum act act,
-              const struct cpu_kernels *k)
+void cpu_gate(struct worker *w, const struct gate_args *a, const struct cpu_kernels *k)
 {
-    struct share s = share_of(w, 1, n);
+    struct share s = share_of(w, 1, a->n);
     for (struct piece p; share_next(&s, &p);)
-        k->gate[act](dst + p.begin, gate + p.begin, up ? up + p.begin : NULL, p.end - p.begin);
+        k->gate[a->act](a->dst + p.begin, a->gate + p.begin, a->up ? a->up + p.begin : NULL, p.end - p.begin);
     team_barrier(w);
 }
 

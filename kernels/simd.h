@@ -26,42 +26,42 @@
 
 /* What SIMDe 0.7.4 lacks. Each is two halves of the 256-bit instruction. */
 
-#define EMU_INLINE              __attribute__((always_inline)) static inline
-#define EMU_512(lo, hi)         _mm512_inserti64x4(_mm512_castsi256_si512(lo), (hi), 1)
-#define EMU_512PS(lo, hi)       _mm512_castsi512_ps(EMU_512(_mm256_castps_si256(lo), _mm256_castps_si256(hi)))
-#define EMU_HALF(v, i)          _mm512_extracti64x4_epi64((v), (i))
-#define EMU_HALFPS(v, i)        _mm256_castsi256_ps(EMU_HALF(_mm512_castps_si512(v), (i)))
+#define EMU_INLINE               __attribute__((always_inline)) static inline
+#define EMU_512(lo, hi)          _mm512_inserti64x4(_mm512_castsi256_si512(lo), (hi), 1)
+#define EMU_512PS(lo, hi)        _mm512_castsi512_ps(EMU_512(_mm256_castps_si256(lo), _mm256_castps_si256(hi)))
+#define EMU_HALF(v, i)           _mm512_extracti64x4_epi64((v), (i))
+#define EMU_HALFPS(v, i)         _mm256_castsi256_ps(EMU_HALF(_mm512_castps_si512(v), (i)))
 
 EMU_INLINE __m512 emu_mm512_cvtph_ps(__m256i h)
 {
     return EMU_512PS(_mm256_cvtph_ps(_mm256_castsi256_si128(h)),
                      _mm256_cvtph_ps(_mm256_extracti128_si256(h, 1)));
 }
-#define _mm512_cvtph_ps(h)      emu_mm512_cvtph_ps(h)
+#define _mm512_cvtph_ps(h)       emu_mm512_cvtph_ps(h)
 
 EMU_INLINE __m512i emu_mm512_cvtps_epi32(__m512 v)
 {
     return EMU_512(_mm256_cvtps_epi32(EMU_HALFPS(v, 0)), _mm256_cvtps_epi32(EMU_HALFPS(v, 1)));
 }
-#define _mm512_cvtps_epi32(v)   emu_mm512_cvtps_epi32(v)
+#define _mm512_cvtps_epi32(v)    emu_mm512_cvtps_epi32(v)
 
 EMU_INLINE __m512 emu_mm512_cvtepi32_ps(__m512i v)
 {
     return EMU_512PS(_mm256_cvtepi32_ps(EMU_HALF(v, 0)), _mm256_cvtepi32_ps(EMU_HALF(v, 1)));
 }
-#define _mm512_cvtepi32_ps(v)   emu_mm512_cvtepi32_ps(v)
+#define _mm512_cvtepi32_ps(v)    emu_mm512_cvtepi32_ps(v)
 
 EMU_INLINE __m512i emu_mm512_cvtepi8_epi32(__m128i v)
 {
     return EMU_512(_mm256_cvtepi8_epi32(v), _mm256_cvtepi8_epi32(_mm_srli_si128(v, 8)));
 }
-#define _mm512_cvtepi8_epi32(v) emu_mm512_cvtepi8_epi32(v)
+#define _mm512_cvtepi8_epi32(v)  emu_mm512_cvtepi8_epi32(v)
 
 EMU_INLINE __m512i emu_mm512_cvtepu8_epi32(__m128i v)
 {
     return EMU_512(_mm256_cvtepu8_epi32(v), _mm256_cvtepu8_epi32(_mm_srli_si128(v, 8)));
 }
-#define _mm512_cvtepu8_epi32(v) emu_mm512_cvtepu8_epi32(v)
+#define _mm512_cvtepu8_epi32(v)  emu_mm512_cvtepu8_epi32(v)
 
 EMU_INLINE __m512i emu_mm512_cvtepu16_epi32(__m256i v)
 {
@@ -77,7 +77,7 @@ EMU_INLINE float emu_mm512_reduce_max_ps(__m512 v)
     x = _mm_max_ps(x, _mm_movehl_ps(x, x));
     return _mm_cvtss_f32(_mm_max_ss(x, _mm_movehdup_ps(x)));
 }
-#define _mm512_reduce_max_ps(v) emu_mm512_reduce_max_ps(v)
+#define _mm512_reduce_max_ps(v)  emu_mm512_reduce_max_ps(v)
 
 /* SIMDe 0.7.4 has this one, but its alias takes four arguments. */
 EMU_INLINE __m512i emu_mm512_madd_epi16(__m512i a, __m512i b)

@@ -31,13 +31,20 @@ static void check(struct worker *w, struct context *x, int layer, const char *op
 }
 
 /* dst = norm(src), n rows; dst may be src */
-static void norm(struct worker *w, struct context *x, float *dst, const float *src, const float *weight,
-                 const float *bias, int n)
+static struct norm_args norm_args(const struct context *x, float *dst, const float *src, const float *weight,
+                                  const float *bias, int n)
 {
     const struct config *c = &x->model->config;
-    x->model->ops->norm(w,
-                        &(struct norm_args){dst, src, weight, bias, n, c->dim, c->norm_eps, c->arch->norm});
+    return (struct norm_args){dst, src, weight, bias, n, c->dim, c->norm_eps, c->arch->norm};
 }
+
+/* n rows, the input of products; they are still to be made when norm or gate is not NULL. */
+struct rows {
+    const float *x;
+    int n;
+    const struct norm_args *norm;
+    const struct gate_args *gate;
+};
 
 /* A matrix, where its product goes, and whether it is added there. */
 struct product {
@@ -62,34 +69,46 @@ static void add_lora(struct worker *w, struct context *x, const float *in, int n
     ops->linear(w, &a);
 }
 
-/* One input (n rows of the matrices' width), up to three products. Matrices whose input is ordered
- * (act-order) share it while their order is the same. */
-static void linear(struct worker *w, struct context *x, const float *in, int n, int n_products,
+/* One input (rows of the matrices' width), up to three products. Matrices whose input is ordered (act-order)
+ * share it while their order is the same. */
+static void linear(struct worker *w, struct context *x, struct rows in, int n_products,
                    const struct product product[])
 {
     const struct ops *ops = x->model->ops;
     for (int at = 0; at < n_products;) {
         const struct matrix *first = product[at].matrix;
-        struct linear_args a = {
-            .x = in, .n_tokens = n, .compute = x->opt.compute, .scratch = x->linear_scratch};
+        struct linear_args a = {.x = in.x,
+                                .norm = in.norm,
+                                .gate = in.gate,
+                                .n_tokens = in.n,
+                                .compute = x->opt.compute,
+                                .scratch = x->linear_scratch};
         if (first->order) {
-            ops->permute(w, x->ordered, in, n, (int)first->packed.cols, first->order);
+            if (in.norm)
+                ops->norm(w, in.norm);
+            if (in.gate)
+                ops->gate(w, in.gate);
+            ops->permute(w, x->ordered, in.x, in.n, (int)first->packed.cols, first->order);
             a.x = x->ordered;
+            a.norm = NULL;
+            a.gate = NULL;
         }
         for (; at < n_products && product[at].matrix->order == first->order; at++) {
             const struct product *p = &product[at];
             a.part[a.n_parts++] = (struct linear_part){&p->matrix->packed, p->matrix->bias, p->out, p->add};
         }
         ops->linear(w, &a);
+        in.norm = NULL; /* made by now */
+        in.gate = NULL;
     }
     for (int i = 0; i < n_products; i++)
         if (product[i].matrix->lora_a.data)
-            add_lora(w, x, in, n, &product[i]);
+            add_lora(w, x, in.x, in.n, &product[i]);
 }
 
 /* The last product of attention and feed-forward: added to the residual stream, with a norm of its own
  * (post_norm) before that where the architecture has one. `normed` is what the branch began with. */
-static void add_branch(struct worker *w, struct context *x, const float *in, const struct matrix *matrix,
+static void add_branch(struct worker *w, struct context *x, struct rows in, const struct matrix *matrix,
                        const float *post_norm)
 {
     const struct model *m = x->model;
@@ -97,11 +116,12 @@ static void add_branch(struct worker *w, struct context *x, const float *in, con
     if (m->config.arch->normed_residual)
         m->ops->scale(w, x->x, x->normed, len, m->config.residual_scale);
     if (!post_norm) {
-        linear(w, x, in, x->n, 1, (struct product[]){{matrix, x->x, true}});
+        linear(w, x, in, 1, (struct product[]){{matrix, x->x, true}});
         return;
     }
-    linear(w, x, in, x->n, 1, (struct product[]){{matrix, x->normed, false}});
-    norm(w, x, x->normed, x->normed, post_norm, NULL, x->n);
+    linear(w, x, in, 1, (struct product[]){{matrix, x->normed, false}});
+    const struct norm_args norm = norm_args(x, x->normed, x->normed, post_norm, NULL, x->n);
+    m->ops->norm(w, &norm);
     m->ops->add(w, x->x, x->normed, len);
 }
 
@@ -124,12 +144,11 @@ static void attention(struct worker *w, struct context *x, int l)
     const int64_t q_len = (int64_t)x->n * c->n_heads * c->head_dim;
     const int64_t kv_len = (int64_t)x->n * c->n_kv_heads * c->head_dim;
 
-    norm(w, x, x->normed, x->x, y->attn_norm, y->attn_norm_bias, x->n);
-    check(w, x, l, "attention norm", x->normed, (int64_t)x->n * c->dim);
-
+    const struct norm_args norm = norm_args(x, x->normed, x->x, y->attn_norm, y->attn_norm_bias, x->n);
     linear(
-        w, x, x->normed, x->n, 3,
+        w, x, (struct rows){.x = x->normed, .n = x->n, .norm = &norm}, 3,
         (struct product[]){{&y->attn_q, x->q, false}, {&y->attn_k, x->k, false}, {&y->attn_v, x->v, false}});
+    check(w, x, l, "attention norm", x->normed, (int64_t)x->n * c->dim);
     norm_heads(w, x, x->q, y->attn_q_norm, c->n_heads);
     norm_heads(w, x, x->k, y->attn_k_norm, c->n_kv_heads);
     check(w, x, l, "query", x->q, q_len);
@@ -163,27 +182,36 @@ static void attention(struct worker *w, struct context *x, int l)
                                                   .scratch_bytes = x->attention_scratch_bytes});
     check(w, x, l, "attention", x->mixed, q_len);
 
-    add_branch(w, x, x->mixed, &y->attn_output, y->post_attn_norm);
+    add_branch(w, x, (struct rows){.x = x->mixed, .n = x->n}, &y->attn_output, y->post_attn_norm);
     check(w, x, l, "attention output", x->x, (int64_t)x->n * c->dim);
 }
 
-/* act(gate x) · up x, or act(up x) where there is no gate (the result is in x->gate); n rows of `in`. */
-static void gated(struct worker *w, struct context *x, int l, const float *in, int64_t row, int n,
-                  const struct matrix *gate, const struct matrix *up)
+/* The two or three matrices of a feed-forward layer: down · (act(gate · x) · (up · x)), or down · act(up · x)
+ * where there is no gate. */
+struct ffn {
+    const struct matrix *gate, *up, *down;
+};
+
+/* The input of the last product, from row `row` of x->gate on: still to be made, by *act. */
+static struct rows gated(struct worker *w, struct context *x, struct rows in, int64_t row,
+                         const struct ffn *f, struct gate_args *act)
 {
-    const struct ops *ops = x->model->ops;
-    const int64_t width = up->packed.rows;
+    const int64_t width = f->up->packed.rows;
     float *g = x->gate + row * width, *u = x->up + row * width;
-    bool has_gate = gate->packed.rows > 0;
+    bool has_gate = f->gate->packed.rows > 0;
     if (has_gate)
-        linear(w, x, in, n, 2, (struct product[]){{gate, g, false}, {up, u, false}});
+        linear(w, x, in, 2, (struct product[]){{f->gate, g, false}, {f->up, u, false}});
     else
-        linear(w, x, in, n, 1, (struct product[]){{up, g, false}});
-    check(w, x, l, "FFN gate", g, n * width);
-    if (has_gate)
-        check(w, x, l, "FFN up", u, n * width);
-    ops->gate(w, g, g, has_gate ? u : NULL, n * width, x->model->config.act);
-    check(w, x, l, "FFN activation", g, n * width);
+        linear(w, x, in, 1, (struct product[]){{f->up, g, false}});
+    *act = (struct gate_args){g, g, has_gate ? u : NULL, in.n * width, x->model->config.act};
+    return (struct rows){.x = g, .n = in.n, .gate = act};
+}
+
+static void check_gated(struct worker *w, struct context *x, int l, const struct gate_args *act)
+{
+    if (act->up)
+        check(w, x, l, "FFN up", act->up, act->n);
+    check(w, x, l, "FFN activation", act->dst, act->n);
 }
 
 /* A mixture of experts (Shazeer et al. 2017, arXiv:1701.06538; Jiang et al. 2024, arXiv:2401.04088): the
@@ -194,7 +222,10 @@ static void mixture(struct worker *w, struct context *x, int l)
     const struct config *c = &m->config;
     const struct layer *y = &m->layers[l];
 
-    linear(w, x, x->normed, x->n, 1, (struct product[]){{&y->router, x->route_logits, false}});
+    const struct norm_args norm = norm_args(x, x->normed, x->x, y->ffn_norm, y->ffn_norm_bias, x->n);
+    linear(w, x, (struct rows){.x = x->normed, .n = x->n, .norm = &norm}, 1,
+           (struct product[]){{&y->router, x->route_logits, false}});
+    check(w, x, l, "FFN norm", x->normed, (int64_t)x->n * c->dim);
     check(w, x, l, "router", x->route_logits, (int64_t)x->n * c->n_experts);
     m->ops->route(w, &(struct route_args){.logits = x->route_logits,
                                           .n_tokens = x->n,
@@ -212,9 +243,12 @@ static void mixture(struct worker *w, struct context *x, int l)
         int n = (int)(x->route_first[e + 1] - row);
         if (n == 0)
             continue;
-        gated(w, x, l, x->expert_in + row * c->dim, row, n, &y->gate_exps[e], &y->up_exps[e]);
-        linear(w, x, x->gate + row * c->expert_ffn_dim, n, 1,
-               (struct product[]){{&y->down_exps[e], x->expert_out + row * c->dim, false}});
+        const struct ffn expert = {&y->gate_exps[e], &y->up_exps[e], &y->down_exps[e]};
+        struct gate_args act;
+        struct rows in =
+            gated(w, x, (struct rows){.x = x->expert_in + row * c->dim, .n = n}, row, &expert, &act);
+        linear(w, x, in, 1, (struct product[]){{expert.down, x->expert_out + row * c->dim, false}});
+        check_gated(w, x, l, &act);
     }
     m->ops->combine(w, &(struct combine_args){.dst = x->x,
                                               .src = x->expert_out,
@@ -232,13 +266,16 @@ static void feed_forward(struct worker *w, struct context *x, int l)
     const struct config *c = &m->config;
     const struct layer *y = &m->layers[l];
 
-    norm(w, x, x->normed, x->x, y->ffn_norm, y->ffn_norm_bias, x->n);
-    check(w, x, l, "FFN norm", x->normed, (int64_t)x->n * c->dim);
     if (c->n_experts) {
         mixture(w, x, l);
     } else {
-        gated(w, x, l, x->normed, 0, x->n, &y->ffn_gate, &y->ffn_up);
-        add_branch(w, x, x->gate, &y->ffn_down, y->post_ffn_norm);
+        const struct ffn ffn = {&y->ffn_gate, &y->ffn_up, &y->ffn_down};
+        const struct norm_args norm = norm_args(x, x->normed, x->x, y->ffn_norm, y->ffn_norm_bias, x->n);
+        struct gate_args act;
+        struct rows in = gated(w, x, (struct rows){.x = x->normed, .n = x->n, .norm = &norm}, 0, &ffn, &act);
+        check(w, x, l, "FFN norm", x->normed, (int64_t)x->n * c->dim);
+        add_branch(w, x, in, ffn.down, y->post_ffn_norm);
+        check_gated(w, x, l, &act);
     }
     check(w, x, l, "FFN down", x->x, (int64_t)x->n * c->dim);
 }
@@ -252,9 +289,11 @@ static void output(struct worker *w, struct context *x)
         int n = x->n_want - at < LOGIT_ROWS ? x->n_want - at : LOGIT_ROWS;
         const int64_t len = (int64_t)n * c->vocab_size;
         m->ops->gather(w, x->last, x->x, x->want + at, n, c->dim);
-        norm(w, x, x->normed, x->last, m->output_norm, m->output_norm_bias, n);
+        const struct norm_args norm =
+            norm_args(x, x->normed, x->last, m->output_norm, m->output_norm_bias, n);
+        linear(w, x, (struct rows){.x = x->normed, .n = n, .norm = &norm}, 1,
+               (struct product[]){{m->output, x->chunk, false}});
         check(w, x, -1, "output norm", x->normed, (int64_t)n * c->dim);
-        linear(w, x, x->normed, n, 1, (struct product[]){{m->output, x->chunk, false}});
         if (c->logit_softcap > 0)
             m->ops->softcap(w, x->chunk, len, c->logit_softcap);
         check(w, x, -1, "logits", x->chunk, len);

@@ -2,6 +2,7 @@
  * every CPU level, one and two threads, awkward shapes. */
 #include "kernels/kernels.h"
 #include "kernels/pack.h"
+#include "tests/kernels/support.h"
 #include "tests/quant/random_blocks.h"
 #include "tests/test.h"
 
@@ -12,8 +13,9 @@
 static const struct shape {
     int rows, cols, tokens;
 } shapes[] = {
-    {1, 256, 1},  {16, 32, 1},  {17, 64, 3},  {16, 256, 16}, {33, 512, 1}, {3, 96, 31},
-    {48, 576, 1}, {20, 800, 5}, {16, 64, 17}, {7, 32, 260},  {31, 160, 2}, {33, 32, 12},
+    {1, 256, 1},  {16, 32, 1},  {17, 64, 3},   {16, 256, 16}, {33, 512, 1},
+    {3, 96, 31},  {48, 576, 1}, {20, 800, 5},  {16, 64, 17},  {7, 32, 260},
+    {31, 160, 2}, {33, 32, 12}, {20, 1312, 1}, {33, 2080, 4}, {17, 1056, 2},
 };
 enum { N_SHAPES = sizeof shapes / sizeof shapes[0] };
 
@@ -37,11 +39,17 @@ static float *random_floats(int64_t n)
 struct job {
     const struct ops *ops;
     struct linear_args args;
+    const struct norm_args *norm; /* operators before the product, NULL: none */
+    const struct gate_args *gate;
 };
 
 static void run(struct worker *w, void *arg)
 {
     struct job *job = arg;
+    if (job->norm)
+        job->ops->norm(w, job->norm);
+    if (job->gate)
+        job->ops->gate(w, job->gate);
     job->ops->linear(w, &job->args);
 }
 
@@ -266,12 +274,80 @@ START_TEST(not_finite_propagates)
 }
 END_TEST
 
+/* A norm or an activation that is part of a product gives the bits that it gives alone: inputs that threads
+ * make for themselves, share, or interleave. */
+START_TEST(fused_input_is_the_plain_sequence)
+{
+    enum { ROWS = 48 };
+    static const int tokens[] = {1, 2, 5, 19}, widths[] = {96, 544, 8448};
+    const int n = tokens[_i % 4], cols = widths[_i / 4 % 3];
+    const bool normed = _i / 12 % 2;
+    const enum qtype types[] = {QTYPE_Q4_0, QTYPE_F16};
+    const int64_t len = (int64_t)n * cols;
+    float *src = random_floats(len), *up = random_floats(len), *weight = random_floats(cols);
+    float *x = malloc(sizeof *x * (size_t)len), *made = malloc(sizeof *x * (size_t)len);
+    float want[2][19 * ROWS], got[2][19 * ROWS];
+    uint8_t *rows[2];
+    struct packed w[2];
+    for (enum isa isa = ISA_SCALAR; isa < ISA_COUNT; isa = next_isa(isa)) {
+        struct job job = {.ops = ops_cpu(isa)};
+        const size_t scratch_bytes = job.ops->scratch_bytes(n, cols);
+        job.args = (struct linear_args){.x = x, .n_tokens = n, .scratch = job.ops->alloc(scratch_bytes)};
+        for (int i = 0; i < 2; i++) {
+            rows[i] = malloc((size_t)(ROWS * qtype_bytes(types[i], cols)));
+            random_blocks(rows[i], types[i], ROWS * (int64_t)cols, &block_state);
+            job.ops->packed_view(&w[i], types[i], ROWS, cols, rows[i]);
+        }
+        const struct norm_args norm = {x, src, weight, NULL, n, cols, 1e-5f, NORM_RMS};
+        const struct gate_args gate = {x, src, up, len, ACT_SILU};
+        for (int threads = 1; threads <= 3; threads++)
+            /* both types, then each alone: the kinds of input that are made differ */
+            for (int first = 0; first < 2; first++)
+                for (int last = first; last < 2; last++) {
+                    struct team *team = team_new(threads);
+                    job.args.n_parts = last - first + 1;
+                    for (int i = first; i <= last; i++)
+                        job.args.part[i - first] = (struct linear_part){.w = &w[i], .out = want[i]};
+                    job.norm = normed ? &norm : NULL;
+                    job.gate = normed ? NULL : &gate;
+                    job.args.norm = NULL;
+                    job.args.gate = NULL;
+                    team_run(team, run, &job);
+                    memcpy(made, x, sizeof *x * (size_t)len);
+                    memset(x, 0, sizeof *x * (size_t)len);
+                    for (int i = first; i <= last; i++)
+                        job.args.part[i - first].out = got[i];
+                    job.args.norm = job.norm;
+                    job.args.gate = job.gate;
+                    job.norm = NULL;
+                    job.gate = NULL;
+                    team_run(team, run, &job);
+                    ck_assert_mem_eq(x, made, sizeof *x * (size_t)len);
+                    for (int i = first; i <= last; i++)
+                        ck_assert_msg(first_difference(got[i], want[i], n * ROWS) < 0,
+                                      "%s, %d threads, %d tokens of %d columns, type %s", isa_name(isa),
+                                      threads, n, cols, qtypes[types[i]].name);
+                    team_free(team);
+                }
+        for (int i = 0; i < 2; i++)
+            free(rows[i]);
+        job.ops->release(job.args.scratch, scratch_bytes);
+    }
+    free(src);
+    free(up);
+    free(weight);
+    free(x);
+    free(made);
+}
+END_TEST
+
 static Suite *linear_suite(void)
 {
     Suite *s = suite_create("kernels/linear");
     TCase *tc = tcase_create("linear");
     tcase_set_timeout(tc, 120);
     tcase_add_loop_test(tc, linear_matches_dot, 0, QTYPE_N_MATRIX * N_SHAPES);
+    tcase_add_loop_test(tc, fused_input_is_the_plain_sequence, 0, 24);
     tcase_add_loop_test(tc, unpacking_inverts_packing, 0, QTYPE_N_MATRIX);
     tcase_add_loop_test(tc, extreme_codes, QTYPE_Q4_0, QTYPE_N_MATRIX);
     tcase_add_loop_test(tc, not_finite_propagates, 0, QTYPE_N_MATRIX);

@@ -31,7 +31,7 @@ static void run_norm(struct worker *w, void *arg)
 static void run_gate(struct worker *w, void *arg)
 {
     const struct job *j = arg;
-    j->ops->gate(w, j->dst, j->src, j->up, j->n, j->act);
+    j->ops->gate(w, &(struct gate_args){j->dst, j->src, j->up, j->n, j->act});
 }
 
 static void run_scale(struct worker *w, void *arg)
