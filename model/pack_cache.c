@@ -272,7 +272,7 @@ static int write_all(const struct pack_cache *k, int fd, const char *image)
     for (uint64_t at = 0; at < k->bytes;) {
         uint64_t end = (at / WRITE_BYTES + 1) * WRITE_BYTES;
         if (k->opt->stop && k->opt->stop()) {
-            errno = EINTR;
+            errno = ECANCELED;
             return -1;
         }
         ssize_t done = write(fd, image + at, (size_t)((end < k->bytes ? end : k->bytes) - at));
