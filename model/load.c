@@ -276,7 +276,7 @@ static int alloc_layers(struct model *m)
 static void count_memory(struct model *m, const struct binding *b, size_t n)
 {
     struct model_memory *mem = &m->memory;
-    uint64_t experts = 0;
+    uint64_t experts = 0, expert_macs = 0;
     mem->weight_bytes = m->vectors_bytes + m->orders_bytes;
     for (size_t i = 0; i < n; i++) {
         const struct source *s = &b[i].source;
@@ -289,13 +289,20 @@ static void count_memory(struct model *m, const struct binding *b, size_t n)
             if (p == &m->token_embd.packed && m->output != &m->token_embd)
                 bytes = (uint64_t)qtype_bytes(s->type, s->cols);
         }
-        if (b[i].expert >= 0)
+        const uint64_t macs = matrix && role_in_layer(b[i].role) ? (uint64_t)(s->rows * s->cols) : 0;
+        if (b[i].expert >= 0) {
             experts += bytes;
-        else
+            expert_macs += macs;
+        } else {
             mem->token_bytes += bytes;
+            mem->token_macs += macs;
+        }
     }
-    if (experts)
-        mem->token_bytes += experts / (uint64_t)m->config.n_experts * (uint64_t)m->config.n_experts_used;
+    if (experts) {
+        const uint64_t all = (uint64_t)m->config.n_experts, used = (uint64_t)m->config.n_experts_used;
+        mem->token_bytes += experts / all * used;
+        mem->token_macs += expert_macs / all * used;
+    }
 }
 
 static uint64_t tensor_bytes(const struct weights *w)

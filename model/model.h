@@ -104,6 +104,7 @@ struct model_memory {
     uint64_t weight_bytes; /* as held in memory: packed */
     uint64_t token_bytes;  /* weights read per generated token, as the file's types have them */
     uint64_t n_params;
+    uint64_t token_macs; /* multiply-adds of a prompt's token with the layers' matrices */
 };
 void model_memory(const struct model *m, struct model_memory *mem);
 

@@ -38,7 +38,7 @@ struct test {
     int64_t n_prompt, n_gen, n_depth; /* one of n_prompt and n_gen is 0 */
     int n_samples;
     double *samples; /* (n_samples) tokens/s */
-    double mean, deviation, read_gb_s;
+    double mean, deviation, read_gb_s, gmac_s;
 };
 
 /* ---- Options ------------------------------------------------------------------------------------- */
@@ -117,6 +117,9 @@ static void summarise(const struct session *s, struct test *t)
     for (int i = 0; i < t->n_samples; i++)
         square += (t->samples[i] - t->mean) * (t->samples[i] - t->mean);
     t->deviation = t->n_samples > 1 ? sqrt(square / (t->n_samples - 1)) : 0;
+    struct model_memory mem;
+    model_memory(s->model, &mem);
+    t->gmac_s = t->n_prompt > 0 ? (double)mem.token_macs * t->mean * 1e-9 : 0;
     t->read_gb_s = t->n_gen > 0 ? bytes_per_token(s, t) * t->mean * 1e-9 : 0;
 }
 
@@ -197,13 +200,13 @@ static json_t *test_record(const struct bench_command *c, const struct session *
         json_array_append_new(samples, json_real(t->samples[i]));
     json_t *path = json_string(s->path);
     json_t *r = json_pack(
-        "{s:o, s:s, s:I, s:I, s:s, s:s, s:s, s:i, s:i, s:s, s:s, s:I, s:I, s:I, s:f, s:f, s:o, s:f}", "model",
-        path ? path : json_string("(not UTF-8)"), "model_type", type, "model_size",
+        "{s:o, s:s, s:I, s:I, s:s, s:s, s:s, s:i, s:i, s:s, s:s, s:I, s:I, s:I, s:f, s:f, s:o, s:f, s:f}",
+        "model", path ? path : json_string("(not UTF-8)"), "model_type", type, "model_size",
         (json_int_t)s->tensor_bytes, "model_n_params", (json_int_t)n_params, "backend", "cpu", "cpu_isa",
         isa_name(c->run.isa), "gpu", "", "n_threads", t->n_threads, "n_batch", c->run.n_batch, "type_k",
         qtypes[s->type_k].name, "type_v", qtypes[s->type_v].name, "n_prompt", (json_int_t)t->n_prompt,
         "n_gen", (json_int_t)t->n_gen, "n_depth", (json_int_t)t->n_depth, "avg_ts", t->mean, "stddev_ts",
-        t->deviation, "samples_ts", samples, "read_gb_s", t->read_gb_s);
+        t->deviation, "samples_ts", samples, "read_gb_s", t->read_gb_s, "gmac_s", t->gmac_s);
     if (r && c->membw) {
         json_object_set_new(r, "membw_gb_s", json_real(c->limits.read * 1e-9));
         json_object_set_new(r, "int8_gmac_s", json_real(c->limits.dots * 1e-9));

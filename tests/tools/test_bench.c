@@ -10,8 +10,8 @@ static void check_record(json_t *r, int n_prompt, int n_gen, int n_depth, int n_
 {
     static const char *const strings[] = {"model", "model_type", "backend", "cpu_isa",
                                           "gpu",   "type_k",     "type_v"};
-    static const char *const numbers[] = {"model_size", "model_n_params", "n_batch",
-                                          "avg_ts",     "stddev_ts",      "read_gb_s"};
+    static const char *const numbers[] = {"model_size", "model_n_params", "n_batch", "avg_ts",
+                                          "stddev_ts",  "read_gb_s",      "gmac_s"};
     for (size_t i = 0; i < sizeof strings / sizeof strings[0]; i++)
         ck_assert_msg(json_is_string(json_object_get(r, strings[i])), "%s", strings[i]);
     for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++)
@@ -31,6 +31,7 @@ static void check_record(json_t *r, int n_prompt, int n_gen, int n_depth, int n_
     ck_assert_double_eq_tol(json_real_value(json_object_get(r, "avg_ts")), sum / 3, 1e-6 * sum);
     ck_assert_double_eq_tol(json_real_value(json_object_get(r, "stddev_ts")), sqrt(square / 2), 1e-5 * sum);
     ck_assert((json_real_value(json_object_get(r, "read_gb_s")) > 0) == (n_gen > 0));
+    ck_assert((json_real_value(json_object_get(r, "gmac_s")) > 0) == (n_prompt > 0));
 }
 
 START_TEST(json_has_every_field_of_every_test)
