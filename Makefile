@@ -96,6 +96,11 @@ bench-kernels: ## each kernel alone, beside the machine's limits (ARGS="-t 2 q4_
 	$(again) $(B)/bench-kernels
 	@$(B)/bench-kernels $(ARGS)
 
+bench-types: ## generation of every type beside the read bandwidth: docs/types.csv and .svg
+	@tools/setup.sh build plot
+	$(again) quoll
+	@tools/bench_types.sh ./quoll $(ARGS)
+
 asan: ## every test under the address and undefined-behaviour sanitizers
 	@tools/setup.sh build test
 	$(again) CONFIG=asan suite
@@ -136,7 +141,7 @@ help: ## this list
 	@echo "Variables: CC, CFLAGS, LDFLAGS, WERROR=-Werror, CONFIG=release|asan|tsan|emu, PREFIX, DESTDIR, ARGS (more options for chat and bench), V=1 (show the commands)."
 
 .DEFAULT_GOAL := all
-.PHONY: all chat test bench bench-kernels asan tsan emu model $(MODEL) format lint install clean help
+.PHONY: all chat test bench bench-kernels bench-types asan tsan emu model $(MODEL) format lint install clean help
 
 # ---- How it is built -----------------------------------------------------------------------------
 

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Looks for what a target needs beyond make and a C compiler, and installs what is missing.
 #
-#   tools/setup.sh [-n] GROUP...     groups: build test model lint clang emu
+#   tools/setup.sh [-n] GROUP...     groups: build test model lint clang emu plot
 #
 # As root, or where sudo asks for no password, apt-get installs it. Otherwise, and always with -n, the
 # line to run is printed and the exit status is 1. Nothing missing: silent, no network.
@@ -55,6 +55,7 @@ for group; do
         need clang 'the compiler' clang --version
         need libomp-dev "clang's OpenMP and its race detector" has_header clang omp.h -fopenmp
         ;;
+    plot)  need gnuplot-nox 'draws the pictures' gnuplot --version ;;
     emu)   need libsimde-dev 'AVX-512 in plain C' has_header "${CC:-cc}" simde/x86/avx512.h ;;
     *)
         echo "tools/setup.sh: no group '$group'" >&2

@@ -1,0 +1,20 @@
+# Generation of every type against what reading its weights allows: gnuplot -e "csv='docs/types.csv'" docs/types.gp
+#
+# csv: quoll bench --membw -o csv, one model per type. A generated token reads read_gb_s / avg_ts gigabytes, so
+# membw_gb_s divided by that is as fast as it can get.
+set datafile separator ','
+set terminal svg size 960,420 font 'sans-serif,12' background 'white'
+set output 'docs/types.svg'
+set style data histograms
+set style fill solid 0.85 noborder
+set boxwidth 0.8
+set xtics rotate by -45 scale 0 noenhanced
+set grid ytics lc rgb '#dddddd'
+set ylabel 'generated tokens/s'
+set yrange [0:*]
+set key top left reverse Left
+# One row per test: generation is where n_gen (column 13) is not 0. The type is the last word of model_type.
+type(s) = word(s, words(s))
+plot csv skip 1 using (column(13) > 0 ? column(15) : 1/0):xtic(type(stringcolumn(2))) title 'measured' lc rgb '#2a6f97', \
+     '' skip 1 using 0:(column(20) * column(15) / column(18)) with points pt 9 ps 0.9 lc rgb '#d1495b' \
+        title 'read bandwidth / bytes per token'
