@@ -23,7 +23,7 @@ enum format { FORMAT_MD, FORMAT_CSV, FORMAT_JSON, FORMAT_JSONL };
 struct bench_command {
     struct run_options run;
     struct bench_sources sources;
-    struct int_list n_prompt, n_gen, n_depth, n_threads;
+    struct int_list n_prompt, n_gen, n_depth, n_threads, n_seqs;
     int repetitions;
     enum format format;
     bool membw;
@@ -36,6 +36,7 @@ struct bench_command {
 struct test {
     int n_threads;
     int64_t n_prompt, n_gen, n_depth; /* one of n_prompt and n_gen is 0 */
+    int n_seqs;                       /* sequences that are generated together */
     int n_samples;
     double *samples; /* (n_samples) tokens/s */
     double mean, deviation, read_gb_s, gmac_s;
@@ -46,7 +47,7 @@ struct test {
 static int set_list(void *to, const char *option, const char *value)
 {
     struct int_list *list = to;
-    int64_t min = strcmp(option, "--threads") == 0 ? 1 : 0;
+    int64_t min = strcmp(option, "--threads") == 0 || strcmp(option, "--parallel") == 0 ? 1 : 0;
     list->n = 0;
     for (const char *c = value;;) {
         char word[24];
@@ -86,6 +87,25 @@ static void fill_ids(int32_t *ids, size_t n, int vocab_size)
     }
 }
 
+/* One batch: n tokens of sequence `seq`, or the next token of sequences 0 … n − 1 (seq −1). */
+static int eval_batch(struct session *s, const int32_t *ids, int64_t n, int seq, char *err, size_t errlen)
+{
+    if (n == 0)
+        return 0;
+    if (tool_interrupts() > 0)
+        return SESSION_STOPPED;
+    int32_t *seqs = malloc((size_t)n * sizeof *seqs);
+    if (!seqs)
+        return err_set(err, errlen, "out of memory");
+    for (int64_t i = 0; i < n; i++)
+        seqs[i] = seq < 0 ? (int32_t)i : seq;
+    const struct batch b = {.n = (int)n, .id = ids, .seq = seqs};
+    const float *logits;
+    int rc = context_eval(s->context, &b, &logits, err, errlen);
+    free(seqs);
+    return rc;
+}
+
 static int eval_test(struct session *s, const struct test *t, const int32_t *ids, char *err, size_t errlen)
 {
     const float *logits;
@@ -93,11 +113,25 @@ static int eval_test(struct session *s, const struct test *t, const int32_t *ids
         return session_eval(s, ids, (size_t)t->n_prompt, &logits, err, errlen);
     int rc = 0;
     for (int64_t i = 0; rc == 0 && i < t->n_gen; i++)
-        rc = session_eval(s, ids + i, 1, &logits, err, errlen);
+        rc = eval_batch(s, ids + i, t->n_seqs, t->n_seqs > 1 ? -1 : 0, err, errlen);
     return rc;
 }
 
-/* Bytes of weights and of keys and values that one generated token reads, at the test's mean depth. */
+/* Every sequence holds the test's depth and no more. Layers with a sliding window may have let go of what
+ * that needs: it is evaluated again. */
+static int restore_depth(struct session *s, const struct test *t, const int32_t *ids, char *err,
+                         size_t errlen)
+{
+    int rc = 0;
+    for (int i = 0; rc == 0 && i < t->n_seqs; i++) {
+        int64_t held = cache_truncate(s->cache, i, t->n_depth);
+        rc = eval_batch(s, ids + held, t->n_depth - held, i, err, errlen);
+    }
+    return rc;
+}
+
+/* Bytes of weights and of keys and values that are read for one token of each sequence, at the test's mean
+ * depth. */
 static double bytes_per_token(const struct session *s, const struct test *t)
 {
     struct model_memory mem;
@@ -105,7 +139,7 @@ static double bytes_per_token(const struct session *s, const struct test *t)
     const struct config *c = s->config;
     int64_t position = qtype_bytes(s->type_k, c->head_dim) + qtype_bytes(s->type_v, c->head_dim);
     double depth = (double)t->n_depth + (double)(t->n_gen + 1) / 2;
-    return (double)mem.token_bytes + depth * (double)position * c->n_kv_heads * c->n_layers;
+    return (double)mem.token_bytes + depth * (double)position * c->n_kv_heads * c->n_layers * t->n_seqs;
 }
 
 static void summarise(const struct session *s, struct test *t)
@@ -120,31 +154,27 @@ static void summarise(const struct session *s, struct test *t)
     struct model_memory mem;
     model_memory(s->model, &mem);
     t->gmac_s = t->n_prompt > 0 ? (double)mem.token_macs * t->mean * 1e-9 : 0;
-    t->read_gb_s = t->n_gen > 0 ? bytes_per_token(s, t) * t->mean * 1e-9 : 0;
+    t->read_gb_s = t->n_gen > 0 ? bytes_per_token(s, t) * t->mean / t->n_seqs * 1e-9 : 0;
 }
 
 /* A warm-up, then the samples; each from the same depth. 0, −1, or SESSION_STOPPED. */
 static int measure(struct session *s, struct test *t, const int32_t *ids, char *err, size_t errlen)
 {
-    const float *logits;
     struct test warm = *t;
     if (t->n_gen > 0)
         warm.n_gen = 1;
-    cache_drop(s->cache, 0);
+    for (int i = 0; i < t->n_seqs; i++)
+        cache_drop(s->cache, i);
     int rc = eval_test(s, &warm, ids, err, errlen);
-    cache_drop(s->cache, 0);
-    if (rc == 0)
-        rc = session_eval(s, ids, (size_t)t->n_depth, &logits, err, errlen);
+    for (int i = 0; i < t->n_seqs; i++)
+        cache_drop(s->cache, i);
     for (int i = 0; rc == 0 && i < t->n_samples; i++) {
-        /* Layers with a sliding window may have let go of what the depth needs: it is evaluated again. */
-        int64_t held = cache_truncate(s->cache, 0, t->n_depth);
-        if (held < t->n_depth &&
-            (rc = session_eval(s, ids + held, (size_t)(t->n_depth - held), &logits, err, errlen)) != 0)
+        if ((rc = restore_depth(s, t, ids, err, errlen)) != 0)
             break;
         double start = machine_seconds();
         rc = eval_test(s, t, ids, err, errlen);
         double seconds = machine_seconds() - start;
-        t->samples[i] = (double)(t->n_prompt + t->n_gen) / (seconds > 0 ? seconds : 1e-9);
+        t->samples[i] = (double)(t->n_prompt + t->n_gen * t->n_seqs) / (seconds > 0 ? seconds : 1e-9);
     }
     if (rc == 0)
         summarise(s, t);
@@ -173,7 +203,7 @@ static void model_type(const struct session *s, uint64_t n_params, char *text, s
 static void print_md(struct bench_command *c, const struct session *s, const struct test *t, const char *type,
                      uint64_t n_params)
 {
-    char test[64], speed[64], depth[32] = "", read[32] = "";
+    char test[96], speed[64], depth[32] = "", read[32] = "", seqs[16] = "";
     if (c->n_printed == 0) {
         printf("| model                        |       size |   params | threads | test             |"
                "               t/s |  GB/s |\n");
@@ -182,8 +212,10 @@ static void print_md(struct bench_command *c, const struct session *s, const str
     }
     if (t->n_depth > 0)
         snprintf(depth, sizeof depth, " @ d%" PRId64, t->n_depth);
-    snprintf(test, sizeof test, "%s%" PRId64 "%s", t->n_prompt > 0 ? "pp" : "tg",
-             t->n_prompt > 0 ? t->n_prompt : t->n_gen, depth);
+    if (t->n_seqs > 1)
+        snprintf(seqs, sizeof seqs, " x%d", t->n_seqs);
+    snprintf(test, sizeof test, "%s%" PRId64 "%s%s", t->n_prompt > 0 ? "pp" : "tg",
+             t->n_prompt > 0 ? t->n_prompt : t->n_gen, seqs, depth);
     snprintf(speed, sizeof speed, "%.2f ± %.2f", t->mean, t->deviation);
     if (t->read_gb_s > 0)
         snprintf(read, sizeof read, "%.2f", t->read_gb_s);
@@ -199,14 +231,16 @@ static json_t *test_record(const struct bench_command *c, const struct session *
     for (int i = 0; i < t->n_samples; i++)
         json_array_append_new(samples, json_real(t->samples[i]));
     json_t *path = json_string(s->path);
-    json_t *r = json_pack(
-        "{s:o, s:s, s:I, s:I, s:s, s:s, s:s, s:i, s:i, s:s, s:s, s:I, s:I, s:I, s:f, s:f, s:o, s:f, s:f}",
-        "model", path ? path : json_string("(not UTF-8)"), "model_type", type, "model_size",
-        (json_int_t)s->tensor_bytes, "model_n_params", (json_int_t)n_params, "backend", "cpu", "cpu_isa",
-        isa_name(c->run.isa), "gpu", "", "n_threads", t->n_threads, "n_batch", c->run.n_batch, "type_k",
-        qtypes[s->type_k].name, "type_v", qtypes[s->type_v].name, "n_prompt", (json_int_t)t->n_prompt,
-        "n_gen", (json_int_t)t->n_gen, "n_depth", (json_int_t)t->n_depth, "avg_ts", t->mean, "stddev_ts",
-        t->deviation, "samples_ts", samples, "read_gb_s", t->read_gb_s, "gmac_s", t->gmac_s);
+    json_t *r =
+        json_pack("{s:o, s:s, s:I, s:I, s:s, s:s, s:s, s:i, s:i, s:s, s:s, s:I, s:I, s:I, s:i, s:f, s:f, "
+                  "s:o, s:f, s:f}",
+                  "model", path ? path : json_string("(not UTF-8)"), "model_type", type, "model_size",
+                  (json_int_t)s->tensor_bytes, "model_n_params", (json_int_t)n_params, "backend", "cpu",
+                  "cpu_isa", isa_name(c->run.isa), "gpu", "", "n_threads", t->n_threads, "n_batch",
+                  c->run.n_batch, "type_k", qtypes[s->type_k].name, "type_v", qtypes[s->type_v].name,
+                  "n_prompt", (json_int_t)t->n_prompt, "n_gen", (json_int_t)t->n_gen, "n_depth",
+                  (json_int_t)t->n_depth, "n_seqs", t->n_seqs, "avg_ts", t->mean, "stddev_ts", t->deviation,
+                  "samples_ts", samples, "read_gb_s", t->read_gb_s, "gmac_s", t->gmac_s);
     if (r && c->membw) {
         json_object_set_new(r, "membw_gb_s", json_real(c->limits.read * 1e-9));
         json_object_set_new(r, "int8_gmac_s", json_real(c->limits.dots * 1e-9));
@@ -306,11 +340,14 @@ static int64_t positions(const struct bench_command *c)
 static int bench_lengths(struct bench_command *c, struct session *s, const struct int_list *lengths,
                          bool generate, struct test *t, const int32_t *ids, char *err, size_t errlen)
 {
-    for (size_t i = 0; i < lengths->n; i++) {
-        if (lengths->v[i] == 0)
+    const size_t n_seqs = generate ? c->n_seqs.n : 1; /* a prompt is one sequence */
+    for (size_t i = 0; i < lengths->n * n_seqs; i++) {
+        const int64_t length = lengths->v[i / n_seqs];
+        if (length == 0)
             continue;
-        t->n_prompt = generate ? 0 : lengths->v[i];
-        t->n_gen = generate ? lengths->v[i] : 0;
+        t->n_prompt = generate ? 0 : length;
+        t->n_gen = generate ? length : 0;
+        t->n_seqs = generate ? (int)c->n_seqs.v[i % n_seqs] : 1;
         int rc = measure(s, t, ids, err, errlen);
         if (rc == 0)
             rc = print_test(c, s, t, err, errlen);
@@ -323,7 +360,7 @@ static int bench_lengths(struct bench_command *c, struct session *s, const struc
 static int bench_model(struct bench_command *c, struct session *s, char *err, size_t errlen)
 {
     struct test t = {.n_samples = c->repetitions};
-    size_t n_ids = (size_t)positions(c);
+    size_t n_ids = (size_t)(positions(c) + list_max(&c->n_seqs));
     int32_t *ids = malloc(n_ids * sizeof *ids);
     t.samples = calloc((size_t)c->repetitions, sizeof *t.samples);
     if (!ids || !t.samples) {
@@ -358,6 +395,7 @@ static int run(struct bench_command *c)
     c->run.n_threads = c->run.n_threads_batch = max_threads;
     if (c->run.n_ctx < 0)
         c->run.n_ctx = positions(c);
+    c->run.n_seqs = (int)list_max(&c->n_seqs);
     int rc = 0;
     for (size_t i = 0; rc == 0 && i < (c->sources.n ? c->sources.n : 1); i++) {
         const struct bench_source fallback = {.name = NULL};
@@ -387,8 +425,11 @@ static int run(struct bench_command *c)
 
 int cmd_bench(int argc, char **argv)
 {
-    struct bench_command c = {
-        .n_prompt = {{512}, 1}, .n_gen = {{128}, 1}, .n_depth = {{0}, 1}, .repetitions = 5};
+    struct bench_command c = {.n_prompt = {{512}, 1},
+                              .n_gen = {{128}, 1},
+                              .n_depth = {{0}, 1},
+                              .n_seqs = {{1}, 1},
+                              .repetitions = 5};
     const struct option_row rows[] = {
         OPTION_CALL_ROW("model", 'm', &c.sources, bench_source_add, "PATH",
                         "a model, repeatable (default: $QUOLL_MODEL, else the default model)"),
@@ -401,6 +442,8 @@ int cmd_bench(int argc, char **argv)
                         "tokens to generate (default: 128), 0: none"),
         OPTION_CALL_ROW("n-depth", 'd', &c.n_depth, set_list, "N,…",
                         "tokens already in the context (default: 0)"),
+        OPTION_CALL_ROW("parallel", 0, &c.n_seqs, set_list, "N,…",
+                        "sequences that are generated together (default: 1); tokens/s are those of all"),
         OPTION_CALL_ROW("threads", 't', &c.n_threads, set_list, "N,…", "(default: physical cores)"),
         OPTION_NUMBER_ROW("repetitions", 'r', &c.repetitions, 1, MAX_REPETITIONS, "N", "(default: 5)"),
         OPTION_CALL_ROW("output", 'o', &c.format, set_format, "FORMAT",

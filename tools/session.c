@@ -154,8 +154,12 @@ static int open_all(struct session *s, const char *path, const struct run_option
     }
 
     choose_context(s, o);
-    const struct cache_options co = {
-        .n_ctx = s->n_ctx, .n_seqs = 1, .type_k = s->type_k, .type_v = s->type_v, .max_batch = s->n_batch};
+    const int n_seqs = o->n_seqs > 1 ? o->n_seqs : 1;
+    const struct cache_options co = {.n_ctx = s->n_ctx * n_seqs,
+                                     .n_seqs = n_seqs,
+                                     .type_k = s->type_k,
+                                     .type_v = s->type_v,
+                                     .max_batch = s->n_batch};
     const struct context_options xo = {.n_threads = o->n_threads,
                                        .n_threads_batch = o->n_threads_batch,
                                        .max_batch = s->n_batch,

@@ -20,7 +20,7 @@ struct session {
     struct chat_prompt *chat;
     struct model *model;
     const struct config *config; /* the model's */
-    struct cache *cache;         /* one sequence, number 0, of n_ctx positions */
+    struct cache *cache;         /* one sequence (or as many as were asked for) of n_ctx positions */
     struct context *context;
     struct sampler *sampler;
     int64_t n_ctx;

@@ -52,6 +52,31 @@ START_TEST(json_has_every_field_of_every_test)
 }
 END_TEST
 
+/* Only generation is of several sequences together. */
+START_TEST(sequences_are_generated_together)
+{
+    static const int want[][3] = {{4, 0, 1}, {0, 3, 1}, {0, 3, 5}};
+    const char *m = cli_model();
+    if (!m)
+        return;
+    struct cli c = CLI(NULL, "bench", "-m", m, "-p", "4", "-n", "3", "-d", "7", "--parallel", "1,5", "-t",
+                       "2", "-r", "3", "-o", "json");
+    ck_assert_msg(c.code == 0, "%s", c.err);
+    json_t *all = json_loads(c.out, 0, NULL);
+    ck_assert_uint_eq(json_array_size(all), 3);
+    for (size_t i = 0; i < 3; i++) {
+        json_t *r = json_array_get(all, i);
+        check_record(r, want[i][0], want[i][1], 7, 2);
+        ck_assert_int_eq(json_integer_value(json_object_get(r, "n_seqs")), want[i][2]);
+    }
+    json_decref(all);
+    cli_free(&c);
+    c = CLI(NULL, "bench", "-m", m, "--parallel", "0");
+    ck_assert_int_eq(c.code, 2);
+    cli_free(&c);
+}
+END_TEST
+
 static size_t count_lines(const char *text)
 {
     size_t n = 0;
@@ -180,6 +205,7 @@ static Suite *bench_suite(void)
     TCase *tc = tcase_create("bench");
     tcase_set_timeout(tc, 60);
     tcase_add_test(tc, json_has_every_field_of_every_test);
+    tcase_add_test(tc, sequences_are_generated_together);
     tcase_add_test(tc, other_formats);
     tcase_add_test(tc, bad_lists_are_refused);
     tcase_add_test(tc, shapes_are_models);
