@@ -52,7 +52,7 @@ static int64_t n_pieces(const struct source *s)
 static void drop_sources(const struct weights *w, const struct source *s)
 {
     const struct tensor *all[] = {s->tensor, s->scales, s->zeros};
-    for (size_t i = 0; i < sizeof all / sizeof *all; i++)
+    for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
         if (all[i])
             weights_drop(w, all[i], 0, all[i]->bytes);
 }

@@ -90,7 +90,7 @@ static void mix_source(unsigned __int128 *h, const struct source *s)
     const int64_t all_ints[] = {s->kind,   s->rows,     s->cols,       s->first, s->run,
                                 s->stride, s->head_len, s->pair_len,   s->type,  s->quantise,
                                 s->bits,   s->group,    s->zero_offset};
-    for (size_t i = 0; i < sizeof all / sizeof *all; i++)
+    for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
         mix_text(h, all[i] ? all[i]->name : "");
     mix(h, all_ints, sizeof all_ints);
     if (s->sorted)

@@ -148,7 +148,8 @@ static char *read_all(const char *path, size_t *len)
     ck_assert(f && fstat(fileno(f), &st) == 0);
     *len = (size_t)st.st_size;
     char *data = malloc(*len);
-    ck_assert(data && fread(data, 1, *len, f) == *len && fclose(f) == 0);
+    ck_assert(data && fread(data, 1, *len, f) == *len);
+    ck_assert_int_eq(fclose(f), 0);
     return data;
 }
 
@@ -162,7 +163,7 @@ static void write_all(const char *path, const char *data, size_t len)
 
 static const struct {
     const char *model;
-    enum qtype quantize;
+    int quantize; /* enum qtype */
 } sources[] = {
     {"gguf/llama-f16/model.gguf", QTYPE_F32},        {"gguf/llama-bf16/model.gguf", QTYPE_Q4_0},
     {"gguf/qwen2-f32/model.gguf", QTYPE_Q8_0},       {"gguf/gemma3-f16/model.gguf", QTYPE_F32},
@@ -217,7 +218,7 @@ START_TEST(an_adapter_changes_no_file)
     o.lora = &lora;
     o.n_lora = 1;
     float *want = without_cache(model, o);
-    ck_assert(memcmp(want, plain_logits, N * sizeof *want) != 0);
+    ck_assert_mem_ne(want, plain_logits, N * sizeof *want);
     expect(model, &o, want, MAPPED);
     free(want);
     free(plain_logits);
@@ -262,7 +263,7 @@ START_TEST(the_file_is_what_is_used)
     write_all(file, data, len);
     float *got = logits_of(path, &o, &bytes);
     ck_assert_int_eq(outcome, MAPPED);
-    ck_assert(memcmp(got, want, bytes) != 0);
+    ck_assert_mem_ne(got, want, bytes);
     free(got);
     free(data);
     free(want);
@@ -347,9 +348,9 @@ START_TEST(names_are_plain)
     char *model = copy_model(llama, to);
     if (!model)
         return;
-    char models[64];
-    (void)snprintf(models, sizeof models, "%s", folder);
-    (void)strcat(folder, "/a/b");
+    char models[sizeof folder];
+    memcpy(models, folder, sizeof models);
+    (void)snprintf(folder, sizeof folder, "%.50s/a/b", models);
     struct model_options o = options();
     expect(model, &o, NULL, KEPT); /* and the folders are made */
     expect(model, &o, NULL, MAPPED);
@@ -360,7 +361,7 @@ START_TEST(names_are_plain)
     remove_folder();
     *strrchr(folder, '/') = '\0';
     (void)rmdir(folder);
-    (void)strcpy(folder, models);
+    memcpy(folder, models, sizeof models);
     (void)unlink(model);
     remove_folder();
     free(model);
@@ -562,7 +563,8 @@ START_TEST(file_systems_without_unnamed_files)
     struct damaged d;
     if (!damaged_open(&d))
         return;
-    if (getenv("CK_FORK") && strcmp(getenv("CK_FORK"), "no") == 0) {
+    const char *forks = getenv("CK_FORK");
+    if (forks && strcmp(forks, "no") == 0) {
         test_skip("O_TMPFILE", "tests share a process");
     } else if (!forbid_unnamed_files()) {
         test_skip("O_TMPFILE", "no seccomp here");
