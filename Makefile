@@ -55,11 +55,12 @@ AVX512  := $(AVX2) -mavx512f -mavx512bw -mavx512dq -mavx512vl
 %_avx2.o:    ISA_FLAGS := $(AVX2)
 # Packing is most of a load's time, and all vectorisable loops.
 %/pack.o %/pack_rows.o: ISA_FLAGS := $(if $(filter release,$(CONFIG)),-O3)
-%_avxvnni.o: ISA_FLAGS := $(AVX2) -mavxvnni
 ifeq ($(CONFIG),emu)
+%_avxvnni.o: ISA_FLAGS := $(AVX2)
 %_avx512.o:  ISA_FLAGS := $(AVX2)
 %_vnni.o:    ISA_FLAGS := $(AVX2)
 else
+%_avxvnni.o: ISA_FLAGS := $(AVX2) -mavxvnni
 %_avx512.o:  ISA_FLAGS := $(AVX512)
 %_vnni.o:    ISA_FLAGS := $(AVX512) -mavx512vnni
 endif

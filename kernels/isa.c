@@ -62,7 +62,7 @@ static bool has_amx(void)
 bool isa_supported(enum isa isa)
 {
 #ifdef QUOLL_EMULATE_AVX512
-    if (isa == ISA_AVX512 || isa == ISA_VNNI)
+    if (isa == ISA_AVXVNNI || isa == ISA_AVX512 || isa == ISA_VNNI)
         return has_avx2();
 #endif
     switch (isa) {
@@ -86,7 +86,7 @@ bool isa_supported(enum isa isa)
 
 bool isa_built(enum isa isa)
 {
-    return isa == ISA_SCALAR || isa == ISA_AVX2 || isa == ISA_AVX512 || isa == ISA_VNNI;
+    return isa < ISA_AMX;
 }
 
 enum isa isa_best(void)

@@ -12,6 +12,8 @@ const struct linear_kernels *linear_kernels(enum isa isa)
     switch (isa) {
     case ISA_AVX2:
         return &linear_avx2;
+    case ISA_AVXVNNI:
+        return &linear_avxvnni;
     case ISA_AVX512:
         return &linear_avx512;
     case ISA_VNNI:

@@ -36,7 +36,7 @@ struct linear_kernels {
     int64_t (*peak_dots)(int64_t n_rounds), (*peak_fmas)(int64_t n_rounds);
 };
 
-extern const struct linear_kernels linear_scalar, linear_avx2, linear_avx512, linear_vnni;
+extern const struct linear_kernels linear_scalar, linear_avx2, linear_avxvnni, linear_avx512, linear_vnni;
 const struct linear_kernels *linear_kernels(enum isa isa);
 void act_quantise_avx2(struct act_block *dst, int64_t stride, const float *x, int64_t n);
 

@@ -89,6 +89,7 @@ static void copy(void *dst, const void *src, size_t bytes)
     };
 CPU_OPS(scalar, ISA_SCALAR)
 CPU_OPS(avx2, ISA_AVX2)
+CPU_OPS(avxvnni, ISA_AVXVNNI)
 CPU_OPS(avx512, ISA_AVX512)
 CPU_OPS(vnni, ISA_VNNI)
 
@@ -97,6 +98,8 @@ const struct ops *ops_cpu(enum isa isa)
     switch (isa) {
     case ISA_AVX2:
         return &avx2_ops;
+    case ISA_AVXVNNI:
+        return &avxvnni_ops;
     case ISA_AVX512:
         return &avx512_ops;
     case ISA_VNNI:

@@ -86,7 +86,17 @@ EMU_INLINE __m512i emu_mm512_madd_epi16(__m512i a, __m512i b)
                    _mm256_madd_epi16(EMU_HALF(a, 1), EMU_HALF(b, 1)));
 }
 #undef _mm512_madd_epi16
-#define _mm512_madd_epi16(a, b) emu_mm512_madd_epi16(a, b)
+#define _mm512_madd_epi16(a, b)            emu_mm512_madd_epi16(a, b)
+
+/* AVX-VNNI. Its products of bytes are summed in 32 bits: even and odd bytes apart, nothing saturates. */
+EMU_INLINE __m256i emu_mm256_dpbusd_avx_epi32(__m256i sum, __m256i a, __m256i b)
+{
+    __m256i even = _mm256_madd_epi16(_mm256_and_si256(a, _mm256_set1_epi16(0xff)),
+                                     _mm256_srai_epi16(_mm256_slli_epi16(b, 8), 8));
+    __m256i odd = _mm256_madd_epi16(_mm256_srli_epi16(a, 8), _mm256_srai_epi16(b, 8));
+    return _mm256_add_epi32(sum, _mm256_add_epi32(even, odd));
+}
+#define _mm256_dpbusd_avx_epi32(sum, a, b) emu_mm256_dpbusd_avx_epi32(sum, a, b)
 
 #endif
 #endif
