@@ -47,19 +47,42 @@ enum { GROUP_TOKENS = 256 };
 
 typedef float totals[GROUP_TOKENS][TILE_ROWS];
 
+typedef float row_vector __attribute__((vector_size(sizeof(float) * TILE_ROWS), aligned(4), may_alias));
+
+/* Whole vectors and nothing to decide inside the loop: tokens lie rows apart, so that each is a cache line of
+ * its own and as many as possible should be on their way at once. */
+INLINE void store_whole_rows(float *out, int64_t stride, const float *bias, bool add, int n,
+                             const totals total)
+{
+    for (int t = 0; t < n; t++, out += stride) {
+        row_vector y = *(const row_vector *)(const void *)total[t];
+        if (bias)
+            y += *(const row_vector *)(const void *)bias;
+        *(row_vector *)(void *)out = add ? *(const row_vector *)(void *)out + y : y;
+    }
+}
+
 static void store_totals(const struct linear_job *j, int64_t tile, int t0, int n, const totals total)
 {
-    int64_t row0 = tile * TILE_ROWS;
-    int rows = (int)(j->w->rows - row0 < TILE_ROWS ? j->w->rows - row0 : TILE_ROWS);
-    for (int t = 0; t < n; t++) {
-        float *out = j->out + (t0 + t) * j->w->rows + row0;
-        for (int r = 0; r < rows; r++) {
+    const int64_t row0 = tile * TILE_ROWS, stride = j->w->rows, rest = stride - row0;
+    float *out = j->out + t0 * stride + row0;
+    const float *bias = j->bias ? j->bias + row0 : NULL;
+    if (rest >= TILE_ROWS) {
+        if (bias)
+            store_whole_rows(out, stride, bias, j->add, n, total);
+        else if (j->add)
+            store_whole_rows(out, stride, NULL, true, n, total);
+        else
+            store_whole_rows(out, stride, NULL, false, n, total);
+        return;
+    }
+    for (int t = 0; t < n; t++, out += stride)
+        for (int r = 0; r < (int)rest; r++) {
             float y = total[t][r];
-            if (j->bias)
-                y += j->bias[row0 + r];
+            if (bias)
+                y += bias[r];
             out[r] = j->add ? out[r] + y : y;
         }
-    }
 }
 
 /* n tokens of one panel against one chunk: whole tiles of tokens, then halves of what is left. */
