@@ -223,20 +223,6 @@ static void attend_block(const struct plan *p, const struct run *u, int kv_head,
     p->k->attention_values[kv->type_v](&b);
 }
 
-/* One row takes in the next block that it sees; the first one as it is. */
-static void take_block(const struct plan *p, const struct kv_slot *s, int64_t block, float *o, float *m,
-                       float *l, const float *o_b, float m_b, float l_b)
-{
-    const int head_dim = p->a->kv->head_dim;
-    if (block == s->begin / KV_PAGE) {
-        memcpy(o, o_b, (size_t)head_dim * sizeof *o);
-        *m = m_b;
-        *l = l_b;
-    } else {
-        p->k->attention_merge(o, m, l, o_b, m_b, l_b, head_dim);
-    }
-}
-
 /* A row that sees nothing is zero. */
 static void finish_row(const struct plan *p, int kv_head, int row, const float *o, float l)
 {
@@ -311,7 +297,8 @@ static void attend_item(const struct plan *p, int64_t item, bool more, int64_t b
     }
 }
 
-/* The running output is kept where it will be finished, in a->out. */
+/* Row i takes in what it sees of blocks block0 … block1 − 1. Its running output is kept where it will be
+ * finished, in a->out. */
 static void merge_wave(const struct plan *p, int64_t i, int64_t block0, int64_t block1,
                        const struct partials *from, float *m, float *l)
 {
@@ -319,10 +306,27 @@ static void merge_wave(const struct plan *p, int64_t i, int64_t block0, int64_t 
     const int64_t n = (int64_t)p->a->kv->n_kv_heads * p->n_rows;
     int kv_head = (int)(i / p->n_rows), row = (int)(i % p->n_rows);
     const struct kv_slot *s = slot_of(p, row);
-    for (int64_t block = block0; block < block1; block++, i += n)
-        if (sees(s, block))
-            take_block(p, s, block, p->a->out + row_offset(p, kv_head, row), m, l, from->o + i * stride,
-                       from->m[i], from->l[i]);
+    if (s->begin >= s->end)
+        return;
+    int64_t first = s->begin / KV_PAGE, last = (s->end - 1) / KV_PAGE;
+    int64_t begin = block0 > first ? block0 : first, end = block1 <= last ? block1 : last + 1;
+    if (begin >= end)
+        return;
+    i += (begin - block0) * n;
+    const struct attention_merge a = {
+        .o = p->a->out + row_offset(p, kv_head, row),
+        .m = m,
+        .l = l,
+        .fresh = begin == first,
+        .n = (int)(end - begin),
+        .head_dim = p->a->kv->head_dim,
+        .o_b = from->o + i * stride,
+        .m_b = from->m + i,
+        .l_b = from->l + i,
+        .o_stride = n * stride,
+        .stride = n,
+    };
+    p->k->attention_merge(&a);
 }
 
 static void attend_split(struct worker *worker, const struct plan *p, const struct work *w, float *scratch)

@@ -5,6 +5,7 @@
  * Scores and values are one product C = A B: A are query rows or probabilities; B, in panels of 16
  * columns, are keys (a row per element of the head, 16 positions wide) or values (a row per position, 16
  * channels wide). */
+#include "kernels/attention_rows.h"
 #include "kernels/kv.h"
 #include "kernels/lanes16.h"
 
@@ -170,39 +171,12 @@ static void product(product_fn *const tiles[MAX_ROWS + 1][3], struct product *p,
     run[1](p);
 }
 
-/* Rows go in groups of equal size, as far as that goes: a small last group would leave the processor waiting
- * for one sum after the other. */
-static int rows_step(int n_rows)
-{
-    int n_groups = (n_rows + MAX_ROWS - 1) / MAX_ROWS;
-    return (n_rows + n_groups - 1) / n_groups;
-}
-
-/* What the rows from r on, n of them, see: any of them, and all of them. */
-struct range {
-    int begin, end, all_begin, all_end;
-};
-
-static struct range rows_range(const struct attention_block *a, int r, int n)
-{
-    struct range g = {KV_PAGE, 0, 0, KV_PAGE};
-    if (a->whole)
-        return (struct range){0, KV_PAGE, 0, KV_PAGE};
-    for (int i = r; i < r + n; i++) {
-        g.begin = a->begin[i] < g.begin ? a->begin[i] : g.begin;
-        g.end = a->end[i] > g.end ? a->end[i] : g.end;
-        g.all_begin = a->begin[i] > g.all_begin ? a->begin[i] : g.all_begin;
-        g.all_end = a->end[i] < g.all_end ? a->end[i] : g.all_end;
-    }
-    return g;
-}
-
 /* ---- Scores ------------------------------------------------------------------------------------ */
 
 /* Two tiles of 16 positions at a time. */
 static void scores_float(const struct attention_block *a, product_fn *const tiles[MAX_ROWS + 1][3], int elem)
 {
-    const int pair = 2 * TILE_ROWS, panel = TILE_ROWS * a->head_dim, step = rows_step(a->n_rows);
+    const int pair = 2 * TILE_ROWS, panel = TILE_ROWS * a->head_dim, step = rows_step(a->n_rows, MAX_ROWS);
     for (int r = 0; r < a->n_rows; r += step) {
         int n = a->n_rows - r < step ? a->n_rows - r : step;
         struct range g = rows_range(a, r, n);
@@ -347,7 +321,7 @@ static const float *scale_rows(const struct attention_block *a, int r, int n, co
 /* Each row's sum runs over what it sees. */
 static void values_product(const struct attention_block *a, const struct values *v)
 {
-    const int step = rows_step(a->n_rows);
+    const int step = rows_step(a->n_rows, MAX_ROWS);
     for (int r = 0; r < a->n_rows; r += step) {
         int n = a->n_rows - r < step ? a->n_rows - r : step;
         struct range g = rows_range(a, r, n);
@@ -454,18 +428,66 @@ void LEVEL(attention_values_q4_0)(const struct attention_block *a)
 
 /* ---- Running results --------------------------------------------------------------------------- */
 
-void LEVEL(attention_merge)(float *o, float *m, float *l, const float *o_b, float m_b, float l_b, int n)
+enum { MERGE_BLOCKS = 16 };
+
+/* o = (… (o · old[0] + o_b[0] · new[0]) · old[1] + …) for some channels, which stay in registers. */
+LANES_INLINE void merge_channels(float *o, const float *o_b, int64_t stride, const float *old,
+                                 const float *new, int n, int n_vecs)
 {
-    float max = m_b > *m ? m_b : *m;
-    float old = mathf_exp(*m - max), new = mathf_exp(m_b - max);
-    v16 olds = v16_set1(old), news = v16_set1(new);
+    v16 x[4];
+    LANES_UNROLL
+    for (int j = 0; j < n_vecs; j++)
+        x[j] = v16_load(o + 16 * j);
+    for (int i = 0; i < n; i++, o_b += stride) {
+        LANES_UNROLL
+        for (int j = 0; j < n_vecs; j++)
+            x[j] = v16_fma(x[j], v16_set1(old[i]), v16_mul(v16_load(o_b + 16 * j), v16_set1(new[i])));
+    }
+    LANES_UNROLL
+    for (int j = 0; j < n_vecs; j++)
+        v16_store(o + 16 * j, x[j]);
+}
+
+/* Up to MERGE_BLOCKS blocks from the i-th on. */
+static void merge_some(const struct attention_merge *a, int begin, int n)
+{
+    float old[MERGE_BLOCKS] = {0}, new[MERGE_BLOCKS] = {0};
+    const float *o_b = a->o_b + begin * a->o_stride, *m_b = a->m_b + begin * a->stride,
+                *l_b = a->l_b + begin * a->stride;
+    float m = *a->m, l = *a->l;
+    for (int i = 0; i < n; i++) {
+        float block = m_b[i * a->stride], max = block > m ? block : m;
+        old[i] = m - max;
+        new[i] = block - max;
+        m = max;
+    }
+    v16_store(old, v16_exp(v16_load(old)));
+    v16_store(new, v16_exp(v16_load(new)));
+    for (int i = 0; i < n; i++)
+        l = fmaf(l, old[i], l_b[i * a->stride] * new[i]);
     int c = 0;
-    for (; c + 16 <= n; c += 16)
-        v16_store(o + c, v16_fma(v16_load(o + c), olds, v16_mul(v16_load(o_b + c), news)));
-    for (; c < n; c++)
-        o[c] = fmaf(o[c], old, o_b[c] * new);
-    *l = fmaf(*l, old, l_b * new);
-    *m = max;
+    for (; c + 64 <= a->head_dim; c += 64)
+        merge_channels(a->o + c, o_b + c, a->o_stride, old, new, n, 4);
+    for (; c + 16 <= a->head_dim; c += 16)
+        merge_channels(a->o + c, o_b + c, a->o_stride, old, new, n, 1);
+    for (; c < a->head_dim; c++)
+        for (int i = 0; i < n; i++)
+            a->o[c] = fmaf(a->o[c], old[i], o_b[i * a->o_stride + c] * new[i]);
+    *a->m = m;
+    *a->l = l;
+}
+
+void LEVEL(attention_merge)(const struct attention_merge *a)
+{
+    int i = 0;
+    if (a->fresh) {
+        memcpy(a->o, a->o_b, (size_t)a->head_dim * sizeof *a->o);
+        *a->m = *a->m_b;
+        *a->l = *a->l_b;
+        i = 1;
+    }
+    for (; i < a->n; i += MERGE_BLOCKS)
+        merge_some(a, i, a->n - i < MERGE_BLOCKS ? a->n - i : MERGE_BLOCKS);
 }
 
 void LEVEL(attention_finish)(float *out, const float *o, float l, int n)

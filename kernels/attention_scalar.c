@@ -191,19 +191,21 @@ MATHF_INLINE void attention_values_q4_0_scalar_body(const struct attention_block
 }
 FMA_VERSIONS(attention_values_q4_0_scalar, (const struct attention_block *a), (a))
 
-MATHF_INLINE void attention_merge_scalar_body(float *o, float *m, float *l, const float *o_b, float m_b,
-                                              float l_b, int n)
+MATHF_INLINE void attention_merge_scalar_body(const struct attention_merge *a)
 {
-    float max = m_b > *m ? m_b : *m;
-    float old = mathf_exp(*m - max), new = mathf_exp(m_b - max);
-    for (int c = 0; c < n; c++)
-        o[c] = fmaf(o[c], old, o_b[c] * new);
-    *l = fmaf(*l, old, l_b * new);
-    *m = max;
+    for (int i = 0; i < a->n; i++) {
+        const float *o_b = a->o_b + i * a->o_stride;
+        float m_b = a->m_b[i * a->stride], l_b = a->l_b[i * a->stride];
+        bool fresh = a->fresh && i == 0;
+        float max = fresh || m_b > *a->m ? m_b : *a->m;
+        float old = fresh ? 0 : mathf_exp(*a->m - max), new = mathf_exp(m_b - max);
+        for (int c = 0; c < a->head_dim; c++)
+            a->o[c] = fresh ? o_b[c] : fmaf(a->o[c], old, o_b[c] * new);
+        *a->l = fresh ? l_b : fmaf(*a->l, old, l_b * new);
+        *a->m = max;
+    }
 }
-FMA_VERSIONS(attention_merge_scalar,
-             (float *o, float *m, float *l, const float *o_b, float m_b, float l_b, int n),
-             (o, m, l, o_b, m_b, l_b, n))
+FMA_VERSIONS(attention_merge_scalar, (const struct attention_merge *a), (a))
 
 MATHF_INLINE void attention_finish_scalar_body(float *out, const float *o, float l, int n)
 {

@@ -57,8 +57,16 @@ struct attention_block {
  * m = max. values: o_b = s v over visible positions; with merge o = o · old + o_b · new. */
 typedef void attention_block_fn(const struct attention_block *a);
 
-/* As a block's merge, when it was computed apart: (o, m, l) take in (o_b, m_b, l_b). */
-typedef void attention_merge_fn(float *o, float *m, float *l, const float *o_b, float m_b, float l_b, int n);
+/* A row's blocks that were computed apart: its (o, m, l) take in n of them, in order, as blocks merge above.
+ */
+struct attention_merge {
+    float *o, *m, *l;
+    bool fresh; /* (o, m, l) become the first block's */
+    int n, head_dim;
+    const float *o_b, *m_b, *l_b;
+    int64_t o_stride, stride; /* from one block's o_b, and m_b or l_b, to the next's */
+};
+typedef void attention_merge_fn(const struct attention_merge *a);
 /* out = o / l */
 typedef void attention_finish_fn(float *out, const float *o, float l, int n);
 
@@ -115,6 +123,7 @@ ROW_KERNELS(scalar);
 ROW_KERNELS(avx2);
 ATTENTION_BYTE_KERNELS(scalar);
 ATTENTION_BYTE_KERNELS(avx2);
+ATTENTION_BYTE_KERNELS(vnni);
 ATTENTION_KERNELS(scalar);
 ATTENTION_KERNELS(avx2);
 ATTENTION_KERNELS(avx512);

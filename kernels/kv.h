@@ -17,7 +17,7 @@
 
 #include "kernels/cpu.h"
 
-enum { KV_HEAD_DIM_MAX = 512 };
+enum { KV_HEAD_DIM_MAX = 512, KV_TILES = KV_PAGE / TILE_ROWS /* of keys in a page */ };
 
 /* Bytes of a tile before its scales. */
 static inline int64_t kv_tile_quants(enum qtype t, int head_dim)
