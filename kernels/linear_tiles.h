@@ -58,7 +58,9 @@ INLINE void store_whole_rows(float *out, int64_t stride, const float *bias, bool
         row_vector y = *(const row_vector *)(const void *)total[t];
         if (bias)
             y += *(const row_vector *)(const void *)bias;
-        *(row_vector *)(void *)out = add ? *(const row_vector *)(void *)out + y : y;
+        if (add)
+            y = *(const row_vector *)(void *)out + y;
+        *(row_vector *)(void *)out = y;
     }
 }
 
