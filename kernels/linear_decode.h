@@ -64,12 +64,12 @@ INLINE bool is_wide(const struct pack_format f)
     return decoded_bits(&f) == 8;
 }
 
-/* vpmaddubsw sums pairs of products in 16 bits: so many groups' results fit there, of codes of 6 bits at
+/* vpmaddubsw sums pairs of products in 16 bits: so many groups' results fit there, of codes of 7 bits at
  * most; each is at most 2 · (2^bits − 1) · 127. */
 INLINE int groups_in_16_bits(const struct pack_format f)
 {
     int bits = decoded_bits(&f);
-    return bits <= 4 ? 8 : bits == 5 ? 4 : 2;
+    return bits <= 4 ? 8 : bits == 5 ? 4 : bits == 6 ? 2 : 1;
 }
 
 /* 16 integers, one of each row. */
@@ -115,6 +115,11 @@ INLINE rows16 decode_zero_points(const uint8_t *zeros, int bits)
     rows16 x = bits == 16 ? _mm256_loadu_si256((const __m256i *)(const void *)zeros)
                           : _mm256_cvtepu8_epi16(_mm_loadu_si128((const __m128i *)(const void *)zeros));
     return _mm256_sub_epi16(_mm256_setzero_si256(), x);
+}
+
+INLINE rows16 same_rows(int x)
+{
+    return _mm256_set1_epi16((int16_t)x);
 }
 
 INLINE rows16 times(rows16 x, int by)
@@ -165,6 +170,14 @@ INLINE rows16 decode_zero_points(const uint8_t *zeros, int bits)
     return x;
 }
 
+INLINE rows16 same_rows(int value)
+{
+    rows16 x;
+    for (int r = 0; r < TILE_ROWS; r++)
+        x.v[r] = (int16_t)value;
+    return x;
+}
+
 INLINE rows16 times(rows16 x, int by)
 {
     for (int r = 0; r < TILE_ROWS; r++)
@@ -182,7 +195,20 @@ INLINE void store_pairs(int16_t (*dst)[2], rows16 a, rows16 b)
 
 #endif
 
-/* The integer scales of a super-block's block b, or of its halves, and its minima likewise. */
+/* The integer scales of a super-block's block b, or of its halves. */
+INLINE void put_integer_scales(struct chunk *restrict c, const struct pack_format f, int b, rows16 s0,
+                               rows16 s1)
+{
+    const bool by_16 = scales_by_16(f.scales);
+    const int j = by_16 ? 2 * b : b;
+    store_pairs(c->scale[j], s0, s0);
+    if (by_16)
+        store_pairs(c->scale[j + 1], s1, s1);
+    if (scales_have_zero(f.scales))
+        store_pairs(c->offset[b], times(s0, -f.zero), times(s1, -f.zero));
+}
+
+/* These and the minima likewise, from a format's codes. */
 INLINE void decode_integer_scales(struct chunk *restrict c, const struct pack_format f, const uint8_t *codes,
                                   int b)
 {
@@ -193,12 +219,9 @@ INLINE void decode_integer_scales(struct chunk *restrict c, const struct pack_fo
         part = CODE_LOW_NIBBLE;
     else if (f.scales == SCALE_SUPER16 && f.code_bits == 8)
         part = CODE_SIGNED;
-    rows16 s0 = decode_code(f, codes, j, part), s1 = by_16 ? decode_code(f, codes, j + 1, part) : s0;
-    store_pairs(c->scale[j], s0, s0);
-    if (by_16)
-        store_pairs(c->scale[j + 1], s1, s1);
-    if (scales_have_zero(f.scales))
-        store_pairs(c->offset[b], times(s0, -f.zero), times(s1, -f.zero));
+    rows16 s0 = f.n_codes ? decode_code(f, codes, j, part) : same_rows(1);
+    rows16 s1 = by_16 ? decode_code(f, codes, j + 1, part) : s0;
+    put_integer_scales(c, f, b, s0, s1);
     if (f.scales == SCALE_SUPER16_MIN) {
         store_pairs(c->min[b], decode_code(f, codes, j, CODE_HIGH_NIBBLE),
                     decode_code(f, codes, j + 1, CODE_HIGH_NIBBLE));
@@ -229,88 +252,6 @@ INLINE void decode_scales(struct chunk *restrict c, const struct pack_format f, 
         for (int b = 0; b < CHUNK_BLOCKS; b++)
             decode_integer_scales(c, f, v.codes, b);
     }
-}
-
-/* Eight rows of codes, `stride` bytes apart, into their words of all groups: w points to the first row's. */
-#ifdef __AVX2__
-static __attribute__((unused)) void interleave_rows(uint8_t *restrict w, const int8_t *restrict q,
-                                                    size_t stride)
-{
-    const __m256i sign = _mm256_set1_epi8((char)-128);
-    for (int b = 0; b < CHUNK_BLOCKS; b++, q += ACT_LEN) {
-        /* An 8 × 8 transposition of 32-bit words: pairs of rows, pairs of pairs, halves. */
-        __m256i row[8], pair[8], quad[8];
-        UNROLL
-        for (int r = 0; r < 8; r++) {
-            row[r] = _mm256_loadu_si256((const __m256i *)(const void *)(q + (size_t)r * stride));
-            row[r] = _mm256_xor_si256(row[r], sign);
-        }
-        UNROLL
-        for (int r = 0; r < 8; r += 2) {
-            pair[r] = _mm256_unpacklo_epi32(row[r], row[r + 1]);
-            pair[r + 1] = _mm256_unpackhi_epi32(row[r], row[r + 1]);
-        }
-        UNROLL
-        for (int r = 0; r < 8; r += 4) {
-            quad[r] = _mm256_unpacklo_epi64(pair[r], pair[r + 2]);
-            quad[r + 1] = _mm256_unpackhi_epi64(pair[r], pair[r + 2]);
-            quad[r + 2] = _mm256_unpacklo_epi64(pair[r + 1], pair[r + 3]);
-            quad[r + 3] = _mm256_unpackhi_epi64(pair[r + 1], pair[r + 3]);
-        }
-        UNROLL
-        for (int g = 0; g < 4; g++) {
-            __m256i *lo = (__m256i *)(void *)(w + (b * GROUPS + g) * GROUP_BYTES);
-            __m256i *hi = (__m256i *)(void *)(w + (b * GROUPS + g + 4) * GROUP_BYTES);
-            _mm256_store_si256(lo, _mm256_permute2x128_si256(quad[g], quad[g + 4], 0x20));
-            _mm256_store_si256(hi, _mm256_permute2x128_si256(quad[g], quad[g + 4], 0x31));
-        }
-    }
-}
-#else
-static __attribute__((unused)) void interleave_rows(uint8_t *restrict w, const int8_t *restrict q,
-                                                    size_t stride)
-{
-    for (int r = 0; r < 8; r++, q += stride)
-        for (int i = 0; i < CHUNK_LEN; i++)
-            w[i / 4 * GROUP_BYTES + 4 * r + i % 4] = (uint8_t)(q[i] + 128);
-}
-#endif
-
-#ifdef MAC_NIBBLES
-static __attribute__((unused)) void split_nibbles(struct chunk *c)
-{
-    const __m256i nibble = _mm256_set1_epi8(15);
-    __m256i *low = (__m256i *)(void *)c->w, *high = (__m256i *)(void *)c->high;
-    for (size_t i = 0; i < sizeof c->w / sizeof *low; i++) {
-        high[i] = _mm256_and_si256(_mm256_srli_epi16(low[i], 4), nibble);
-        low[i] = _mm256_and_si256(low[i], nibble);
-    }
-}
-#endif
-
-/* Types that qtypes[].unpack reads, row by row; their chunks are whole super-blocks. */
-static __attribute__((unused)) void decode_rows(struct chunk *c, enum qtype type, const uint8_t *src)
-{
-    const bool by_16 = scales_by_16(pack_formats[type].scales);
-    struct block_256 b[8];
-    for (int r0 = 0; r0 < TILE_ROWS; r0 += 8) {
-        for (int r = 0; r < 8; r++, src += qtypes[type].block_bytes) {
-            qtypes[type].unpack(&b[r], src);
-            c->d[0][r0 + r] = b[r].d;
-            for (int j = 0; j < MAX_CODES; j++) {
-                int16_t scale = b[r].scale[j];
-                c->offset[j / 2][r0 + r][j % 2] = (int16_t)(-128 * scale);
-                if (by_16 || j % 2 == 0) {
-                    int16_t *pair = c->scale[by_16 ? j : j / 2][r0 + r];
-                    pair[0] = pair[1] = scale;
-                }
-            }
-        }
-        interleave_rows(c->w[0][0] + 4 * r0, b[0].q, sizeof b[0]);
-    }
-#ifdef MAC_NIBBLES
-    split_nibbles(c);
-#endif
 }
 
 /* The same chunk as float weights [column][row], exactly as qtypes[].to_f32 computes them. */

@@ -24,6 +24,7 @@
  * and gets the functions of struct linear_kernels. */
 
 #include "kernels/linear_decode.h"
+#include "kernels/linear_fields.h"
 
 /* Where the chunk at column k of a tile lies packed. */
 static const uint8_t *chunk_data(const struct packed *w, int64_t tile, int64_t k, uint8_t *buffer)
@@ -133,12 +134,16 @@ INLINE void mac_panel(const struct pack_format f, const struct chunk *c, int n_b
     X(BLOCK_ZERO, 4)  \
     X(BLOCK_ZERO, 8)  \
     X(BLOCK16, 5)     \
+    X(SUPER32, 4)     \
+    X(SUPER32, 5)     \
+    X(SUPER32, 7)     \
     X(SUPER32, 8)     \
     X(SUPER32_MIN, 4) \
     X(SUPER32_MIN, 5) \
     X(SUPER16, 4)     \
+    X(SUPER16, 5)     \
     X(SUPER16, 6)     \
-    X(SUPER16, 8)     \
+    X(SUPER16, 7)     \
     X(SUPER16_MIN, 4)
 #endif
 
@@ -217,23 +222,24 @@ INLINE void mac_few(const struct pack_format f, struct chunk *c, const struct ch
     }
 PACK_FORMATS(DEFINE_TYPE_LOOPS)
 
-#define DEFINE_ROW_LOOPS(TYPE, kind)                                                                  \
+#define DEFINE_FIELD_LOOPS(TYPE, ...)                                                                 \
     static void decode_##TYPE(struct chunk *c, const uint8_t *src, int n)                             \
     {                                                                                                 \
         (void)n;                                                                                      \
-        decode_rows(c, QTYPE_##TYPE, src);                                                            \
+        decode_fields_##TYPE(c, src);                                                                 \
     }                                                                                                 \
     static void mac_few_##TYPE(struct chunk *c, const uint8_t *src, int n, const struct act_block *x, \
                                int n_tokens, float(*total)[TILE_ROWS])                                \
     {                                                                                                 \
-        decode_rows(c, QTYPE_##TYPE, src);                                                            \
-        mac_panel_of (&pack_formats[QTYPE_##TYPE])(c, 128, n, x, n_tokens, total);                    \
+        const struct pack_format *f = &pack_formats[QTYPE_##TYPE];                                    \
+        decode_fields_##TYPE(c, src);                                                                 \
+        mac_panel_of(f)(c, f->zero, n, x, n_tokens, total);                                           \
     }
-ROW_FORMATS(DEFINE_ROW_LOOPS)
+FIELD_FORMATS(DEFINE_FIELD_LOOPS)
 
 #define TYPE_LOOPS(TYPE, ...) [QTYPE_##TYPE] = {decode_##TYPE, mac_few_##TYPE},
 static const struct type_loops type_loops[QTYPE_N_MATRIX] = {PACK_FORMATS(TYPE_LOOPS)
-                                                                 ROW_FORMATS(TYPE_LOOPS)};
+                                                                 FIELD_FORMATS(TYPE_LOOPS)};
 
 static void tiles_fast(const struct linear_job *j)
 {

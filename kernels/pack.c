@@ -158,6 +158,45 @@ static void chunk_read(struct row_chunk *r, const uint8_t *chunk, const struct p
     }
 }
 
+/* ---- Fields of blocks: 16 rows take turns ------------------------------------------------------ */
+
+INLINE void pieces_write(uint8_t *dst, const uint8_t *src, int n, int piece, int row)
+{
+    for (int i = 0; i < n; i++)
+        memcpy(dst + (i * TILE_ROWS + row) * piece, src + i * piece, (size_t)piece);
+}
+
+INLINE void pieces_read(uint8_t *dst, const uint8_t *src, int n, int piece, int row)
+{
+    for (int i = 0; i < n; i++)
+        memcpy(dst + i * piece, src + (i * TILE_ROWS + row) * piece, (size_t)piece);
+}
+
+static void fields_write(uint8_t *chunk, enum qtype type, const uint8_t *src, int row)
+{
+    for (const struct pack_field *f = pack_fields[type]; f < pack_fields[type] + MAX_FIELDS; f++) {
+        if (f->piece == 4)
+            pieces_write(chunk, src, f->bytes / 4, 4, row);
+        else if (f->piece == 2)
+            pieces_write(chunk, src, f->bytes / 2, 2, row);
+        else
+            pieces_write(chunk, src, f->bytes, 1, row);
+        chunk += TILE_ROWS * f->bytes;
+        src += f->bytes;
+    }
+}
+
+void pack_fields_read(void *dst, enum qtype type, const uint8_t *chunk, int row)
+{
+    uint8_t *to = dst;
+    for (const struct pack_field *f = pack_fields[type]; f < pack_fields[type] + MAX_FIELDS; f++) {
+        if (f->bytes)
+            pieces_read(to, chunk, f->bytes / f->piece, f->piece, row);
+        chunk += TILE_ROWS * f->bytes;
+        to += f->bytes;
+    }
+}
+
 /* ---- Matrices --------------------------------------------------------------------------------- */
 
 int cpu_packed_lend(struct packed *p, enum qtype type, int64_t rows, int64_t cols)
@@ -212,7 +251,7 @@ void pack_chunk(uint8_t *dst, enum qtype type, const uint8_t *src, int64_t row_b
         } else if (f->low_bits == 16) {
             floats_write(dst, r, src, n_cols, 2);
         } else if (!f->read) {
-            memcpy(dst + r * qtype_bytes(type, n_cols), src, (size_t)qtype_bytes(type, n_cols));
+            fields_write(dst, type, src, r);
         } else {
             struct row_chunk rc;
             f->read(&rc, src, n_cols / ACT_LEN);
@@ -278,8 +317,7 @@ void pack_unpack(void *dst, const struct packed *p, int64_t row, int64_t col)
         for (int k = 0; k < n_cols; k++)
             memcpy((uint8_t *)dst + (size_t)k * bytes, chunk + (size_t)(k * TILE_ROWS + r) * bytes, bytes);
     } else if (!f->read) {
-        size_t bytes = (size_t)qtype_bytes(p->type, n_cols);
-        memcpy(dst, chunk + (size_t)r * bytes, bytes);
+        pack_fields_read(dst, p->type, chunk, r);
     } else {
         struct row_chunk rc;
         chunk_read(&rc, chunk, f, r, n_cols / ACT_LEN);

@@ -28,8 +28,9 @@
  *
  * Codes are unsigned; a weight is code − zero (types with a code book: table[code], decoded to table[code] +
  * zero; asymmetric integers: code − their own zero point).
- * F32, F16 and BF16 have one section: [column][16] elements. Types whose blocks only quant/ can read
- * (ROW_FORMATS) have 16 rows of bytes. */
+ * F32, F16 and BF16 have one section: [column][16] elements. Types of code books and of base 3
+ * (FIELD_FORMATS) keep the fields of their blocks, cut in pieces of 1, 2 or 4 bytes: [piece][16]. Their
+ * chunks are one block of each row, so the field at byte n of a block begins at byte 16 n of the chunk. */
 #ifndef QUOLL_PACK_H
 #define QUOLL_PACK_H
 
@@ -37,7 +38,7 @@
 
 /* One more whenever anything above changes for any type (ops->packed_layout): files of packed weights
  * (model/pack_cache.h) are then made anew. */
-enum { PACK_LAYOUT = 1 };
+enum { PACK_LAYOUT = 2 };
 
 /* The kernels' loops take a type's format as an argument and fold it away once inlined. Under sanitizers and
  * emulation (QUOLL_SMALL_KERNELS), where that takes minutes to compile, they stay functions. */
@@ -62,7 +63,7 @@ enum scale_kind {
     SCALE_BLOCK_MIN,   /* d and m per 32 */
     SCALE_BLOCK_ZERO,  /* d and a zero point per 32 */
     SCALE_BLOCK16,     /* d per 16 */
-    SCALE_SUPER32,     /* d per 256, integer scale per 32 */
+    SCALE_SUPER32,     /* d per 256, integer scale per 32 (formats without integer codes: 1) */
     SCALE_SUPER32_MIN, /* and dmin, integer minima */
     SCALE_SUPER16,     /* d per 256, integer scale per 16 */
     SCALE_SUPER16_MIN,
@@ -108,6 +109,7 @@ struct pack_format {
     X(Q6_K, q6_k, SCALE_SUPER16, D_F16, 4, 2, 32, NULL, 16, 8, 0)               \
     X(IQ4_NL, q4_0, SCALE_BLOCK, D_F16, 4, 0, 128, iq4_values, 0, 0, 0)         \
     X(IQ4_XS, iq4_xs, SCALE_SUPER32, D_F16, 4, 0, 128, iq4_values, 8, 6, 32)    \
+    X(TQ2_0, tq2_0, SCALE_SUPER32, D_F16, 2, 0, 1, NULL, 0, 0, 0)               \
     X(MXFP4, mxfp4, SCALE_BLOCK, D_E8M0, 4, 0, FP4_ZERO, fp4_values, 0, 0, 0)   \
     X(NVFP4, nvfp4, SCALE_BLOCK16, D_E4M3, 4, 0, FP4_ZERO, fp4_values, 0, 0, 0) \
     X(INT2Z, int2z, SCALE_BLOCK_ZERO, D_F16, 2, 0, 0, NULL, 1, 8, 0)            \
@@ -115,20 +117,27 @@ struct pack_format {
     X(INT4Z, int4z, SCALE_BLOCK_ZERO, D_F16, 4, 0, 0, NULL, 1, 8, 0)            \
     X(INT8Z, int8z, SCALE_BLOCK_ZERO, D_F16, 8, 0, 0, NULL, 1, 16, 0)
 
-/* Types whose blocks qtypes[].unpack reads: their rows' bytes stay as the file has them, row after row, and
- * only the kinds of their scales are said here. Decoded, their weights are code − 128. */
-#define ROW_FORMATS(X)        \
-    X(IQ1_S, SCALE_SUPER32)   \
-    X(IQ1_M, SCALE_SUPER16)   \
-    X(IQ2_XXS, SCALE_SUPER32) \
-    X(IQ2_XS, SCALE_SUPER16)  \
-    X(IQ2_S, SCALE_SUPER16)   \
-    X(IQ3_XXS, SCALE_SUPER32) \
-    X(IQ3_S, SCALE_SUPER32)   \
-    X(TQ1_0, SCALE_SUPER32)   \
-    X(TQ2_0, SCALE_SUPER32)
+/* Types that are packed as the fields of their blocks; quant/ draws these, and qtypes[].unpack reads them.
+ * Decoded, their codes have so many bits, and a weight is code − zero.
+ *   type, scales, bits, zero, fields: bytes and the size of the pieces that rows take turns in */
+#define GRID_FORMATS(X)                                             \
+    X(IQ1_S, SCALE_SUPER32, 5, 9, {2, 2}, {32, 4}, {16, 2})         \
+    X(IQ1_M, SCALE_SUPER16, 5, 9, {32, 4}, {16, 2}, {8, 2})         \
+    X(IQ2_XXS, SCALE_SUPER32, 7, 64, {2, 2}, {64, 4})               \
+    X(IQ2_XS, SCALE_SUPER16, 7, 64, {2, 2}, {64, 4}, {8, 1})        \
+    X(IQ2_S, SCALE_SUPER16, 7, 64, {2, 2}, {64, 4}, {8, 1}, {8, 1}) \
+    X(IQ3_XXS, SCALE_SUPER32, 7, 64, {2, 2}, {96, 4})               \
+    X(IQ3_S, SCALE_SUPER32, 5, 15, {2, 2}, {64, 4}, {8, 1}, {32, 4}, {4, 1})
+#define FIELD_FORMATS(X) GRID_FORMATS(X) X(TQ1_0, SCALE_SUPER32, 2, 1, {52, 4}, {2, 2})
+
+struct pack_field {
+    uint8_t bytes, piece;
+};
+enum { MAX_FIELDS = 5 };
 
 extern const struct pack_format pack_formats[QTYPE_N_MATRIX];
+/* FIELD_FORMATS'; of all others the first has no bytes. */
+extern const struct pack_field pack_fields[QTYPE_N_MATRIX][MAX_FIELDS];
 
 /* Where the codes of group g lie among planes of `bits` bits: in the bits from plane_shift on of each byte of
  * plane plane_of. This and the drawing above are all that is said about it. */
@@ -222,6 +231,8 @@ void pack_chunk(uint8_t *dst, enum qtype type, const uint8_t *src, int64_t row_b
 const uint8_t *pack_view_chunk(uint8_t buffer[MAX_CHUNK_BYTES], const struct packed *p, int64_t tile,
                                int64_t col);
 
+/* One row's block of a chunk of FIELD_FORMATS. */
+void pack_fields_read(void *dst, enum qtype type, const uint8_t *chunk, int row);
 /* The chunk at column `col` of one row in the file's layout: the inverse of packing. */
 void pack_unpack(void *dst, const struct packed *p, int64_t row, int64_t col);
 /* One whole row, dequantised. */

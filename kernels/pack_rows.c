@@ -212,6 +212,24 @@ static void q3_k_write(void *dst, const struct row_chunk *r, int n)
             b->hmask[l] = (uint8_t)(b->hmask[l] | (r->q[32 * j + l] >> 2 & 1) << j);
 }
 
+static void tq2_0_read(struct row_chunk *r, const void *src, int n)
+{
+    const struct block_tq2_0 *b = src;
+    (void)n;
+    r->d[0] = b->d;
+    for (int half = 0; half < 2; half++)
+        pairs_read(r->q + 128 * half, b->qs + 32 * half, 32);
+}
+
+static void tq2_0_write(void *dst, const struct row_chunk *r, int n)
+{
+    struct block_tq2_0 *b = dst;
+    (void)n;
+    b->d = r->d[0];
+    for (int half = 0; half < 2; half++)
+        pairs_write(b->qs + 32 * half, r->q + 128 * half, 32);
+}
+
 /* The 12 bytes of Q4_K and Q5_K: codes 0–7 are scales, 8–15 minima. */
 static void k_scales_read(uint8_t code[16], const uint8_t s[12])
 {
@@ -460,10 +478,15 @@ static void nvfp4_write(void *dst, const struct row_chunk *r, int n)
 
 #define TABLE_ROW(TYPE, fn, ...) [QTYPE_##TYPE] = {__VA_ARGS__, fn##_read, fn##_write},
 
-#define TABLE_ROW_FORMAT(TYPE, kind) [QTYPE_##TYPE] = {.scales = (kind), .low_bits = 8, .zero = 128},
+#define FIELD_FORMAT_ROW(TYPE, kind, bits, point, ...) \
+    [QTYPE_##TYPE] = {.scales = (kind), .low_bits = (bits), .zero = (point)},
 
 const struct pack_format pack_formats[QTYPE_N_MATRIX] = {
     [QTYPE_F32] = {.scales = SCALE_NONE, .low_bits = 32},
     [QTYPE_F16] = {.scales = SCALE_NONE, .low_bits = 16},
     [QTYPE_BF16] = {.scales = SCALE_NONE, .low_bits = 16},
-    PACK_FORMATS(TABLE_ROW) ROW_FORMATS(TABLE_ROW_FORMAT)};
+    PACK_FORMATS(TABLE_ROW) FIELD_FORMATS(FIELD_FORMAT_ROW)};
+
+#define FIELDS_ROW(TYPE, kind, bits, point, ...) [QTYPE_##TYPE] = {__VA_ARGS__},
+
+const struct pack_field pack_fields[QTYPE_N_MATRIX][MAX_FIELDS] = {FIELD_FORMATS(FIELDS_ROW)};

@@ -1,5 +1,6 @@
-/* Inside quant/: what the IQ1, IQ2 and IQ3 types share. Each of their indices stands for eight (IQ3: four)
- * values at once; they are kept, and given signs, in the bytes of a 64-bit word, element 0 lowest. */
+/* For quant/ and kernels/: what the IQ1, IQ2 and IQ3 types share. Each of their indices stands for eight
+ * (IQ3: four) values at once; they are kept, and given signs, in the bytes of a 64-bit word, element 0
+ * lowest. */
 #ifndef QUOLL_QUANT_GRIDS_H
 #define QUOLL_QUANT_GRIDS_H
 
