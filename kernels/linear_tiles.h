@@ -88,6 +88,13 @@ static void store_totals(const struct linear_job *j, int64_t tile, int t0, int n
         }
 }
 
+/* Asks for the lines that store_totals will write, while there is work to do until then. */
+static void prefetch_sums(const struct linear_job *j, int64_t tile, int t0, int n)
+{
+    for (int t = t0; t < t0 + n; t++)
+        __builtin_prefetch(j->out + t * j->w->rows + tile * TILE_ROWS, 1, 2);
+}
+
 /* n tokens of one panel against one chunk: whole tiles of tokens, then halves of what is left. */
 INLINE void mac_panel(const struct pack_format f, const struct chunk *c, int n_blocks,
                       const struct act_block *x, int width, float (*total)[TILE_ROWS])
@@ -264,9 +271,12 @@ static void tiles_fast(const struct linear_job *j)
                     continue;
                 }
                 loops->decode(&c, src, n_blocks);
+                const bool is_last = k + CHUNK_LEN >= w->cols;
                 for (int t = 0; t < n; t += PANEL) {
                     int width;
                     const struct act_block *x = panel_of(j->x, w->cols, j->n_tokens, t0 + t, &width);
+                    if (is_last)
+                        prefetch_sums(j, tile, t0 + t, width);
                     mac_shared(&c, f->zero, n_blocks, x + k / ACT_LEN * width, width, total + t);
                 }
             }
