@@ -324,37 +324,37 @@ INLINE void decode_grid(struct chunk *c, const struct pack_format f, const struc
     }
 }
 
-/* TQ1_0: byte l of four columns' bytes has digits of base 3 that are those columns' of five groups. */
-INLINE int tq1_column(int word, int digit)
+/* TQ1_0: a byte has digits of base 3, each that of a column `step` columns after the one before; the word of
+ * four columns' bytes of each row becomes n groups, the first at w. */
+INLINE void decode_digits(uint8_t *restrict w, const uint8_t *restrict words, int n, int step)
 {
-    return word < 8 ? 32 * digit + 4 * word : word < 12 ? 160 + 16 * digit + 4 * (word - 8) : 240 + 4 * digit;
+    UNROLL
+    for (int h = 0; h < 2; h++) {
+        /* Less 128, for comparisons have signs: tripled modulo 256 a byte has the next digit in front. */
+        __m256i x = _mm256_xor_si256(load_fields(words + 32 * h), _mm256_set1_epi8(-128));
+        UNROLL
+        for (int i = 0; i < n; i++) {
+            /* 2, less 1 each when 3 · byte is below 256 and 512 */
+            __m256i less1 = _mm256_cmpgt_epi8(_mm256_set1_epi8(86 - 128), x);
+            __m256i less2 = _mm256_cmpgt_epi8(_mm256_set1_epi8(171 - 128), x);
+            __m256i q = _mm256_add_epi8(_mm256_add_epi8(_mm256_set1_epi8(2), less1), less2);
+            _mm256_store_si256((__m256i *)(void *)(w + i * step * TILE_ROWS + 32 * h), q);
+            x = _mm256_add_epi8(x, _mm256_add_epi8(x, x));
+        }
+    }
 }
 
 INLINE void decode_base_3(struct chunk *c, const struct pack_format f, const uint8_t *src)
 {
-    enum { WORDS = 13 };
-    decode_halves(c->d[0], (const uint16_t *)(const void *)(src + 4 * TILE_ROWS * WORDS));
+    uint8_t *w = c->w[0][0];
+    for (int i = 0; i < 8; i++)
+        decode_digits(w + GROUP_BYTES * i, src + GROUP_BYTES * i, 5, 32);
+    for (int i = 0; i < 4; i++)
+        decode_digits(w + GROUP_BYTES * (40 + i), src + GROUP_BYTES * (8 + i), 5, 16);
+    decode_digits(w + GROUP_BYTES * 60, src + GROUP_BYTES * 12, 4, 4);
+    decode_halves(c->d[0], (const uint16_t *)(const void *)(src + GROUP_BYTES * 13));
     for (int b = 0; b < CHUNK_BLOCKS; b++)
         put_integer_scales(c, f, b, same_rows(1), same_rows(1));
-    for (int word = 0; word < WORDS; word++)
-        for (int h = 0; h < 2; h++) {
-            /* Bytes less 128, for comparisons have signs: tripled modulo 256 they are the next digit's. */
-            __m256i x = load_fields(src + 4 * TILE_ROWS * word + 32 * h);
-            x = _mm256_xor_si256(x, _mm256_set1_epi8(-128));
-            UNROLL
-            for (int n = 0; n < 5; n++) {
-                const int column = tq1_column(word, n);
-                if (column >= CHUNK_LEN)
-                    break;
-                /* 2, less 1 each when 3 · byte is below 256 and 512 */
-                __m256i less1 = _mm256_cmpgt_epi8(_mm256_set1_epi8(86 - 128), x);
-                __m256i less2 = _mm256_cmpgt_epi8(_mm256_set1_epi8(171 - 128), x);
-                __m256i q = _mm256_add_epi8(_mm256_add_epi8(_mm256_set1_epi8(2), less1), less2);
-                uint8_t *to = c->w[column / ACT_LEN][column % ACT_LEN / 4] + 32 * h;
-                _mm256_store_si256((__m256i *)(void *)to, q);
-                x = _mm256_add_epi8(x, _mm256_add_epi8(x, x));
-            }
-        }
 }
 
 #define DEFINE_DECODE_GRID(TYPE, kind, bits, zero, ...)                         \
