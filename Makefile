@@ -30,7 +30,7 @@ CONFIG_FLAGS_tsan := -DQUOLL_SMALL_KERNELS -O1 -fsanitize=thread
 TEST_ENV_tsan = OMP_TOOL_LIBRARIES=$(abspath $(shell $(CC) -print-resource-dir)/../../libarcher.so) \
                 TSAN_OPTIONS=ignore_noninstrumented_modules=1:halt_on_error=1 CK_TIMEOUT_MULTIPLIER=10 \
                 QUOLL_TEST_JOBS=$(shell nproc)
-# The AVX-512 kernels in plain C (SIMDe), so that a machine without AVX-512 checks their logic.
+# The kernels of CPU levels above AVX2 in plain C (SIMDe and our own), so that any machine checks their logic.
 CONFIG_FLAGS_emu := -DQUOLL_SMALL_KERNELS -DQUOLL_EMULATE_AVX512 -O1
 TEST_ENV_emu := CK_TIMEOUT_MULTIPLIER=10
 CONFIG_FLAGS := $(CONFIG_FLAGS_$(CONFIG))
@@ -59,10 +59,12 @@ ifeq ($(CONFIG),emu)
 %_avxvnni.o: ISA_FLAGS := $(AVX2)
 %_avx512.o:  ISA_FLAGS := $(AVX2)
 %_vnni.o:    ISA_FLAGS := $(AVX2)
+%_amx.o:     ISA_FLAGS := $(AVX2)
 else
 %_avxvnni.o: ISA_FLAGS := $(AVX2) -mavxvnni
 %_avx512.o:  ISA_FLAGS := $(AVX512)
 %_vnni.o:    ISA_FLAGS := $(AVX512) -mavx512vnni
+%_amx.o:     ISA_FLAGS := $(AVX512) -mavx512vnni -mamx-tile -mamx-int8
 endif
 
 # ---- What people type ----------------------------------------------------------------------------
@@ -110,7 +112,7 @@ tsan: ## every test under the thread sanitizer (clang)
 	@tools/setup.sh build test clang
 	$(again) CONFIG=tsan CC=clang suite
 
-emu: ## the AVX-512 kernels emulated: checks their logic, proves nothing about a real AVX-512 CPU
+emu: ## the AVX-512, AVX-VNNI and AMX kernels emulated: checks their logic, proves nothing about a real CPU
 	@tools/setup.sh build test emu
 	$(again) CONFIG=emu test-kernels
 
@@ -233,6 +235,7 @@ tidy/%_avx2.c:    ISA_FLAGS := $(AVX2)
 tidy/%_avxvnni.c: ISA_FLAGS := $(AVX2) -mavxvnni
 tidy/%_avx512.c:  ISA_FLAGS := $(AVX512)
 tidy/%_vnni.c:    ISA_FLAGS := $(AVX512) -mavx512vnni
+tidy/%_amx.c:     ISA_FLAGS := $(AVX512) -mavx512vnni -mamx-tile -mamx-int8
 tidy/%: FORCE
 	clang-tidy --quiet --warnings-as-errors='*' $* -- -std=c17 -D_GNU_SOURCE -I. -fopenmp $(WARN) \
 	    $(ISA_FLAGS) $(PKG_CFLAGS)

@@ -49,7 +49,8 @@ static bool has_vnni(void)
     return has_avx512() && __builtin_cpu_supports("avx512vnni");
 }
 
-/* Linux hands the tile registers out on request only (Documentation/arch/x86/xstate.rst). */
+/* Linux hands the tile registers out on request only, to the whole process, threads to come included
+ * (Documentation/arch/x86/xstate.rst). */
 static bool has_amx(void)
 {
     enum { AMX_TILE = 1u << 24, AMX_INT8 = 1u << 25 };
@@ -62,7 +63,7 @@ static bool has_amx(void)
 bool isa_supported(enum isa isa)
 {
 #ifdef QUOLL_EMULATE_AVX512
-    if (isa == ISA_AVXVNNI || isa == ISA_AVX512 || isa == ISA_VNNI)
+    if (isa > ISA_AVX2 && isa < ISA_COUNT)
         return has_avx2();
 #endif
     switch (isa) {
@@ -86,7 +87,7 @@ bool isa_supported(enum isa isa)
 
 bool isa_built(enum isa isa)
 {
-    return isa < ISA_AMX;
+    return isa < ISA_COUNT;
 }
 
 enum isa isa_best(void)

@@ -18,6 +18,8 @@ const struct linear_kernels *linear_kernels(enum isa isa)
         return &linear_avx512;
     case ISA_VNNI:
         return &linear_vnni;
+    case ISA_AMX:
+        return &linear_amx;
     default:
         return &linear_scalar;
     }

@@ -15,6 +15,12 @@
  * weights. */
 enum { PANEL = 16, FLOAT_PANEL = 4 };
 
+/* One panel's tokens against one decoded chunk (linear_decode.h) of weights code − zero: total[t] += their
+ * product, for tokens whose block b is x[b · width + t]. */
+struct chunk;
+typedef void mac_panel_fn(const struct chunk *c, int zero, int n_blocks, const struct act_block *x, int width,
+                          float (*total)[TILE_ROWS]);
+
 struct linear_job {
     const struct packed *w;
     int64_t tile_begin, tile_end;
@@ -36,7 +42,8 @@ struct linear_kernels {
     int64_t (*peak_dots)(int64_t n_rounds), (*peak_fmas)(int64_t n_rounds);
 };
 
-extern const struct linear_kernels linear_scalar, linear_avx2, linear_avxvnni, linear_avx512, linear_vnni;
+extern const struct linear_kernels linear_scalar, linear_avx2, linear_avxvnni, linear_avx512, linear_vnni,
+    linear_amx;
 const struct linear_kernels *linear_kernels(enum isa isa);
 void act_quantise_avx2(struct act_block *dst, int64_t stride, const float *x, int64_t n);
 

@@ -1,6 +1,7 @@
 /* Products with 512-bit vectors: a tile's 16 rows are one vector. Included by linear_vnni.c, where
- * QUOLL_VNNI says that four byte products are one vpdpbusd, and by linear_avx512.c, where they are
- * vpmaddubsw and vpmaddwd, as in linear_avx2.c. */
+ * QUOLL_VNNI says that four byte products are one vpdpbusd; by linear_avx512.c, where they are vpmaddubsw and
+ * vpmaddwd, as in linear_avx2.c; and by linear_amx.c, where QUOLL_AMX says that only the scaling of sums is
+ * wanted. */
 
 #ifndef QUOLL_VNNI
 #define MAC_NIBBLES
@@ -223,31 +224,10 @@ INLINE __m512 float_scales(const int16_t (*pairs)[2])
     return _mm512_cvtepi32_ps(_mm512_madd_epi16(load_pairs(pairs), _mm512_set1_epi32(1)));
 }
 
-/* acc[t] takes in block b of the chunk, whose codes are k, for n tokens. */
-INLINE void mac_block(const struct pack_format f, const struct chunk *c, const struct codes *k, int b,
-                      const struct act_block *x, int n, __m512 *acc)
+/* acc[t] takes in the sums of block b of n tokens: of all its codes, or of its halves. */
+INLINE void scale_sums(const struct pack_format f, const struct chunk *c, int b, const struct act_block *x,
+                       int n, const __m512i sum[TOGETHER], const __m512i sum1[TOGETHER], __m512 *acc)
 {
-    /* −zero times both sums of a block of activations, or times the first or the second: where a sum starts
-     * takes out the zero point. */
-    const __m512i zeros = _mm512_set1_epi16((int16_t)-f.zero);
-    const __m512i zero0 = _mm512_and_si512(zeros, _mm512_set1_epi32(0xffff));
-    const __m512i zero1 = _mm512_slli_epi32(zeros, 16);
-    const bool by_16 = scales_by_16(f.scales);
-    __m512i sum[TOGETHER], sum1[TOGETHER]; /* by_16: of the second half */
-    UNROLL
-    for (int t = 0; t < n; t++) {
-        const __m512i sums = broadcast4(x[t].sum);
-        sum[t] = sum1[t] = _mm512_setzero_si512();
-        if (f.scales == SCALE_BLOCK_ZERO)
-            sum[t] = pair_product(load_pairs(c->offset[b]), sums);
-        else if (scales_have_zero(f.scales))
-            sum[t] = pair_product(by_16 ? zero0 : zeros, sums);
-        if (scales_have_zero(f.scales) && by_16)
-            sum1[t] = pair_product(zero1, sums);
-    }
-    block_sums(f, k, x, 0, by_16 ? GROUPS / 2 : GROUPS, n, sum);
-    if (by_16)
-        block_sums(f, k, x, GROUPS / 2, GROUPS, n, sum1);
     UNROLL
     for (int t = 0; t < n; t++) {
         const __m512 d = _mm512_set1_ps(x[t].d), s = _mm512_cvtepi32_ps(sum[t]);
@@ -255,7 +235,7 @@ INLINE void mac_block(const struct pack_format f, const struct chunk *c, const s
             const __m512 s1 = _mm512_cvtepi32_ps(sum1[t]);
             acc[t] = _mm512_fmadd_ps(s, _mm512_mul_ps(_mm512_load_ps(c->d[2 * b]), d), acc[t]);
             acc[t] = _mm512_fmadd_ps(s1, _mm512_mul_ps(_mm512_load_ps(c->d[2 * b + 1]), d), acc[t]);
-        } else if (by_16) { /* integers below 2²⁴: exact */
+        } else if (scales_by_16(f.scales)) { /* integers below 2²⁴: exact */
             __m512 both = _mm512_mul_ps(s, float_scales(c->scale[2 * b]));
             both = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum1[t]), float_scales(c->scale[2 * b + 1]), both);
             acc[t] = _mm512_fmadd_ps(both, d, acc[t]);
@@ -267,36 +247,29 @@ INLINE void mac_block(const struct pack_format f, const struct chunk *c, const s
     }
 }
 
-/* packed: the chunk's codes as they are packed, NULL: c has them decoded. */
-INLINE void mac_codes(const struct pack_format f, const struct chunk *c, const struct chunk_view *packed,
-                      int n_blocks, const struct act_block *x, int width, int n, float (*total)[TILE_ROWS])
+/* total[t] takes in what a chunk's blocks have come to. */
+INLINE void add_chunk(const struct pack_format f, const struct chunk *c, int n, const __m512 *acc,
+                      float (*total)[TILE_ROWS])
+{
+    UNROLL
+    for (int t = 0; t < n; t++) {
+        __m512 y = _mm512_load_ps(total[t]);
+        y = scales_are_super(f.scales) ? _mm512_fmadd_ps(acc[t], _mm512_load_ps(c->d[0]), y)
+                                       : _mm512_add_ps(y, acc[t]);
+        _mm512_store_ps(total[t], y);
+    }
+}
+
+/* total[t] takes in a chunk's minima. They are a small product of their own, after the other: either set of
+ * sums fits the registers. */
+INLINE void mac_mins(const struct pack_format f, const struct chunk *c, int n_blocks,
+                     const struct act_block *x, int width, int n, float (*total)[TILE_ROWS])
 {
     const bool super = scales_are_super(f.scales);
-    const int together = scales_by_16(f.scales) ? TOGETHER / 2 : TOGETHER; /* those have two sums each */
     __m512 acc[MAC_TOKENS];
     UNROLL
     for (int t = 0; t < n; t++)
         acc[t] = _mm512_setzero_ps();
-
-    const struct act_block *block = x;
-    for (int b = 0; b < n_blocks; b++, block += width) {
-        const struct codes k = codes_of(f, c, packed, b);
-        UNROLL
-        for (int t = 0; t < n; t += together)
-            mac_block(f, c, &k, b, block + t, n < together ? n : together, acc + t);
-    }
-
-    UNROLL
-    for (int t = 0; t < n; t++) {
-        __m512 y = _mm512_load_ps(total[t]);
-        y = super ? _mm512_fmadd_ps(acc[t], _mm512_load_ps(c->d[0]), y) : _mm512_add_ps(y, acc[t]);
-        _mm512_store_ps(total[t], y);
-        acc[t] = _mm512_setzero_ps();
-    }
-    if (!scales_have_min(f.scales))
-        return;
-
-    /* Minima are a small product of their own: apart, so that either set of sums fits the registers. */
     for (int b = 0; b < n_blocks; b++, x += width) {
         UNROLL
         for (int t = 0; t < n; t++)
@@ -313,6 +286,58 @@ INLINE void mac_codes(const struct pack_format f, const struct chunk *c, const s
         y = super ? _mm512_fnmadd_ps(_mm512_load_ps(c->m[0]), acc[t], y) : _mm512_add_ps(y, acc[t]);
         _mm512_store_ps(total[t], y);
     }
+}
+
+#ifndef QUOLL_AMX
+
+/* acc[t] takes in block b of the chunk, whose codes are k, for n tokens. */
+INLINE void mac_block(const struct pack_format f, const struct chunk *c, const struct codes *k, int b,
+                      const struct act_block *x, int n, __m512 *acc)
+{
+    const bool by_16 = scales_by_16(f.scales);
+    /* −zero times both sums of a block of activations, or times the first or the second: where a sum starts
+     * takes out the zero point. */
+    const __m512i zeros = _mm512_set1_epi16((int16_t)-f.zero);
+    const __m512i zero0 = _mm512_and_si512(zeros, _mm512_set1_epi32(0xffff));
+    const __m512i zero1 = _mm512_slli_epi32(zeros, 16);
+    __m512i sum[TOGETHER], sum1[TOGETHER]; /* sum1, of formats with scales by 16: of the second half */
+    UNROLL
+    for (int t = 0; t < n; t++) {
+        const __m512i sums = broadcast4(x[t].sum);
+        sum[t] = sum1[t] = _mm512_setzero_si512();
+        if (f.scales == SCALE_BLOCK_ZERO)
+            sum[t] = pair_product(load_pairs(c->offset[b]), sums);
+        else if (scales_have_zero(f.scales))
+            sum[t] = pair_product(by_16 ? zero0 : zeros, sums);
+        if (scales_have_zero(f.scales) && by_16)
+            sum1[t] = pair_product(zero1, sums);
+    }
+    block_sums(f, k, x, 0, by_16 ? GROUPS / 2 : GROUPS, n, sum);
+    if (by_16)
+        block_sums(f, k, x, GROUPS / 2, GROUPS, n, sum1);
+    scale_sums(f, c, b, x, n, sum, sum1, acc);
+}
+
+/* packed: the chunk's codes as they are packed, NULL: c has them decoded. */
+INLINE void mac_codes(const struct pack_format f, const struct chunk *c, const struct chunk_view *packed,
+                      int n_blocks, const struct act_block *x, int width, int n, float (*total)[TILE_ROWS])
+{
+    const int together = scales_by_16(f.scales) ? TOGETHER / 2 : TOGETHER; /* those have two sums each */
+    __m512 acc[MAC_TOKENS];
+    UNROLL
+    for (int t = 0; t < n; t++)
+        acc[t] = _mm512_setzero_ps();
+
+    const struct act_block *block = x;
+    for (int b = 0; b < n_blocks; b++, block += width) {
+        const struct codes k = codes_of(f, c, packed, b);
+        UNROLL
+        for (int t = 0; t < n; t += together)
+            mac_block(f, c, &k, b, block + t, n < together ? n : together, acc + t);
+    }
+    add_chunk(f, c, n, acc, total);
+    if (scales_have_min(f.scales))
+        mac_mins(f, c, n_blocks, x, width, n, total);
 }
 
 INLINE void mac_tokens(const struct pack_format f, const struct chunk *c, int n_blocks,
@@ -413,3 +438,5 @@ static int64_t peak_fmas(int64_t n)
         KEEP(sum[t]);
     return n * 16 * 16;
 }
+
+#endif

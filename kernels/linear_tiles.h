@@ -154,9 +154,6 @@ INLINE void mac_panel(const struct pack_format f, const struct chunk *c, int n_b
     X(SUPER16_MIN, 4)
 #endif
 
-typedef void mac_panel_fn(const struct chunk *c, int zero, int n_blocks, const struct act_block *x, int width,
-                          float (*total)[TILE_ROWS]);
-
 #define DEFINE_MAC_PANEL(KIND, BITS)                                                                         \
     static __attribute__((noinline)) void mac_panel_##KIND##_##BITS(const struct chunk *c, int zero,         \
                                                                     int n_blocks, const struct act_block *x, \
@@ -248,12 +245,13 @@ FIELD_FORMATS(DEFINE_FIELD_LOOPS)
 static const struct type_loops type_loops[QTYPE_N_MATRIX] = {PACK_FORMATS(TYPE_LOOPS)
                                                                  FIELD_FORMATS(TYPE_LOOPS)};
 
-static void tiles_fast(const struct linear_job *j)
+/* prepare: what mac needs done to a decoded chunk, NULL: nothing. */
+static void tiles_of_codes(const struct linear_job *j, mac_panel_fn *mac,
+                           void (*prepare)(struct chunk *c, const struct pack_format *f, int n_blocks))
 {
     const struct packed *w = j->w;
     const struct pack_format *f = &pack_formats[w->type];
     const struct type_loops *loops = &type_loops[w->type];
-    mac_panel_fn *mac_shared = mac_panel_of(f);
     alignas(64) struct chunk c;
     alignas(64) totals total;
     alignas(64) uint8_t buffer[MAX_CHUNK_BYTES];
@@ -271,18 +269,25 @@ static void tiles_fast(const struct linear_job *j)
                     continue;
                 }
                 loops->decode(&c, src, n_blocks);
+                if (prepare)
+                    prepare(&c, f, n_blocks);
                 const bool is_last = k + CHUNK_LEN >= w->cols;
                 for (int t = 0; t < n; t += PANEL) {
                     int width;
                     const struct act_block *x = panel_of(j->x, w->cols, j->n_tokens, t0 + t, &width);
                     if (is_last)
                         prefetch_sums(j, tile, t0 + t, width);
-                    mac_shared(&c, f->zero, n_blocks, x + k / ACT_LEN * width, width, total + t);
+                    mac(&c, f->zero, n_blocks, x + k / ACT_LEN * width, width, total + t);
                 }
             }
             store_totals(j, tile, t0, n, total);
         }
     }
+}
+
+static void tiles_fast(const struct linear_job *j)
+{
+    tiles_of_codes(j, mac_panel_of(&pack_formats[j->w->type]), NULL);
 }
 
 /* n tokens against one chunk of float weights; panels lie `stride` floats apart. */

@@ -92,6 +92,7 @@ CPU_OPS(avx2, ISA_AVX2)
 CPU_OPS(avxvnni, ISA_AVXVNNI)
 CPU_OPS(avx512, ISA_AVX512)
 CPU_OPS(vnni, ISA_VNNI)
+CPU_OPS(amx, ISA_AMX)
 
 const struct ops *ops_cpu(enum isa isa)
 {
@@ -104,6 +105,8 @@ const struct ops *ops_cpu(enum isa isa)
         return &avx512_ops;
     case ISA_VNNI:
         return &vnni_ops;
+    case ISA_AMX:
+        return &amx_ops;
     default:
         return &scalar_ops;
     }

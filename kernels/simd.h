@@ -1,5 +1,5 @@
-/* The intrinsics of x86: the compiler's own, or SIMDe's plain C for the 512-bit ones, so that a machine
- * without AVX-512 can check the logic of those kernels (make CONFIG=emu). Included by kernel files that
+/* The intrinsics of x86: the compiler's own, or plain C for AVX-512 (SIMDe's) and AVX-VNNI, so that a machine
+ * without them can check the logic of those kernels (make CONFIG=emu; AMX: amx_emulated.h). Included by kernel files that
  * are compiled for a CPU level only. SIMDe computes with pairs of 256-bit operations, a fused
  * multiply-add included, so results are those of the real instructions. */
 #ifndef QUOLL_SIMD_H
