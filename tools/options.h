@@ -80,7 +80,7 @@ struct run_options {
     int n_threads, n_threads_batch; /* never 0 after parsing */
     int64_t n_ctx;                  /* −1: 4096 or the model's, the smaller; 0: the model's */
     int n_batch;
-    int n_seqs; /* sequences the cache is for; 0: one. Only `bench` asks for more */
+    int n_seqs;   /* sequences the cache is for; 0: one. Only `bench` asks for more */
     enum isa isa; /* supported and built */
     enum compute compute;
     bool no_repack, exact, gpu_layers_asked;
