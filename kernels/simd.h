@@ -1,7 +1,7 @@
 /* The intrinsics of x86: the compiler's own, or plain C for AVX-512 (SIMDe's) and AVX-VNNI, so that a machine
- * without them can check the logic of those kernels (make CONFIG=emu; AMX: amx_emulated.h). Included by kernel files that
- * are compiled for a CPU level only. SIMDe computes with pairs of 256-bit operations, a fused
- * multiply-add included, so results are those of the real instructions. */
+ * without them can check the logic of those kernels (make CONFIG=emu; for AMX there is amx_emulated.h).
+ * Included by kernel files that are compiled for a CPU level only. SIMDe computes with pairs of 256-bit
+ * operations, a fused multiply-add included, so results are those of the real instructions. */
 #ifndef QUOLL_SIMD_H
 #define QUOLL_SIMD_H
 

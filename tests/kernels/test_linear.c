@@ -194,7 +194,7 @@ END_TEST
 /* The largest sums: codes all ones or all zeros (Q8_0: −128 is 0x80) against activations of one sign. */
 START_TEST(extreme_codes)
 {
-    enum { ROWS = 16, COLS = 256, TOKENS = 5 };
+    enum { ROWS = 16, COLS = 256, TOKENS = 17 };
     enum qtype t = (enum qtype)_i;
     static const uint8_t patterns[] = {0x00, 0x80, 0xff, 0x7f};
     float x[TOKENS * COLS], got[TOKENS * ROWS], expected[TOKENS * ROWS];
@@ -216,7 +216,9 @@ START_TEST(extreme_codes)
             if (!isa_built((enum isa)isa) || !isa_supported((enum isa)isa))
                 continue;
             const struct ops *ops = ops_cpu((enum isa)isa);
-            for (int n = 1; n <= TOKENS; n += TOKENS - 1) {
+            static const int tokens[] = {1, 5, TOKENS};
+            for (size_t i = 0; i < sizeof tokens / sizeof tokens[0]; i++) {
+                const int n = tokens[i];
                 struct packed w;
                 ops->packed_view(&w, t, ROWS, COLS, rows);
                 size_t scratch_bytes = ops->scratch_bytes(n, COLS);
@@ -241,13 +243,15 @@ END_TEST
 /* A bad activation shows in every product it takes part in, at every level. */
 START_TEST(not_finite_propagates)
 {
-    enum { ROWS = 16, COLS = 256, TOKENS = 3 };
-    enum qtype t = (enum qtype)_i;
+    enum { ROWS = 16, COLS = 256, TOKENS = 19 };
+    enum qtype t = (enum qtype)(_i / 2);
+    const int n = _i % 2 ? TOKENS : 3;
     float *x = random_floats(TOKENS * COLS), got[TOKENS * ROWS];
     uint8_t *rows = malloc((size_t)(ROWS * qtype_bytes(t, COLS)));
     random_blocks(rows, t, ROWS * COLS, &block_state);
     x[COLS + 100] = NAN;
     x[2 * COLS + 200] = INFINITY;
+    x[(TOKENS - 1) * COLS + 255] = -INFINITY;
     for (int isa = ISA_SCALAR; isa < ISA_COUNT; isa++) {
         if (!isa_built((enum isa)isa) || !isa_supported((enum isa)isa))
             continue;
@@ -255,9 +259,8 @@ START_TEST(not_finite_propagates)
         struct packed p;
         ops->packed_view(&p, t, ROWS, COLS, rows);
         struct job job = {.ops = ops};
-        job.args =
-            (struct linear_args){.x = x, .n_tokens = TOKENS, .n_parts = 1, .part = {{.w = &p, .out = got}}};
-        size_t scratch_bytes = ops->scratch_bytes(TOKENS, COLS);
+        job.args = (struct linear_args){.x = x, .n_tokens = n, .n_parts = 1, .part = {{.w = &p, .out = got}}};
+        size_t scratch_bytes = ops->scratch_bytes(n, COLS);
         job.args.scratch = ops->alloc(scratch_bytes);
         struct team *team = team_new(1);
         team_run(team, run, &job);
@@ -265,6 +268,8 @@ START_TEST(not_finite_propagates)
             ck_assert(isfinite(got[r]));
             ck_assert(!isfinite(got[ROWS + r]));
             ck_assert(!isfinite(got[2 * ROWS + r]));
+            for (int i = 3; i < n; i++)
+                ck_assert(isfinite(got[i * ROWS + r]) == (i != TOKENS - 1));
         }
         team_free(team);
         ops->release(job.args.scratch, scratch_bytes);
@@ -350,7 +355,7 @@ static Suite *linear_suite(void)
     tcase_add_loop_test(tc, fused_input_is_the_plain_sequence, 0, 24);
     tcase_add_loop_test(tc, unpacking_inverts_packing, 0, QTYPE_N_MATRIX);
     tcase_add_loop_test(tc, extreme_codes, QTYPE_Q4_0, QTYPE_N_MATRIX);
-    tcase_add_loop_test(tc, not_finite_propagates, 0, QTYPE_N_MATRIX);
+    tcase_add_loop_test(tc, not_finite_propagates, 0, 2 * QTYPE_N_MATRIX);
     suite_add_tcase(s, tc);
     return s;
 }
