@@ -32,7 +32,7 @@
 
 static const struct cpu_kernels tables[ISA_COUNT] = {
     KERNELS(ISA_SCALAR, scalar, scalar, scalar), KERNELS(ISA_AVX2, avx2, avx2, avx2),
-    KERNELS(ISA_AVXVNNI, avx2, avx2, avx2),      KERNELS(ISA_AVX512, avx2, avx2, avx512),
+    KERNELS(ISA_AVXVNNI, avx2, avxvnni, avx2),   KERNELS(ISA_AVX512, avx2, avx2, avx512),
     KERNELS(ISA_VNNI, avx2, vnni, avx512),       KERNELS(ISA_AMX, avx2, vnni, avx512),
 };
 

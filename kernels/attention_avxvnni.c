@@ -1,0 +1,4 @@
+/* Attention kernels of AVX-VNNI: quantised keys. */
+#define LEVEL(name) name##_avxvnni
+
+#include "kernels/attention_vnni.h"
