@@ -134,6 +134,141 @@ static int bench_products(void)
     return 0;
 }
 
+/* ---- Attention ------------------------------------------------------------------------------------ */
+
+static const struct heads {
+    const char *name;
+    int head_dim, n_kv_heads, group; /* queries per KV head */
+} heads[] = {{"64x3x3", 64, 3, 3}, {"64x2x7", 64, 2, 7}, {"128x2x6", 128, 2, 6}, {"128x8x4", 128, 8, 4}};
+
+/* The last n_tokens of a sequence, in some layers, so that one token's pages are in no cache. */
+static const struct span {
+    int len, n_tokens, n_layers;
+} spans[] = {{8192, 1, 12}, {512, 512, 1}, {8192, 64, 1}};
+enum { N_SPANS = sizeof spans / sizeof *spans, SPAN_LEN = 8192, SPAN_LAYERS = 12 };
+
+struct attention_job {
+    struct rope_store_args store; /* fills the first layer */
+    struct attention_args a;
+    int n_layers;
+};
+
+static void run_store(struct worker *w, void *arg)
+{
+    bench.ops->rope_store(w, &((const struct attention_job *)arg)->store);
+}
+
+static void run_attention(struct worker *w, void *arg)
+{
+    const struct attention_job *job = arg;
+    const int64_t n_pages = SPAN_LEN / KV_PAGE;
+    for (int i = 0; i < job->n_layers; i++) {
+        struct attention_args a = job->a;
+        a.k_pages = (const uint8_t *)a.k_pages + i * n_pages * a.kv->k_page_bytes;
+        a.v_pages = (const uint8_t *)a.v_pages + i * n_pages * a.kv->v_page_bytes;
+        bench.ops->attention(w, &a);
+    }
+}
+
+static void bench_span(struct attention_job *job, const struct span *span)
+{
+    static struct kv_slot slot[PROMPT];
+    const struct kv_layout *kv = job->a.kv;
+    double seen = 0; /* positions, by all queries of a head */
+    for (int i = 0; i < span->n_tokens; i++) {
+        int64_t pos = span->len - span->n_tokens + i;
+        slot[i] = (struct kv_slot){job->store.slot->pages, pos, 0, pos + 1};
+        seen += (double)(pos + 1);
+    }
+    size_t bytes = bench.ops->attention_scratch_bytes(span->n_tokens, job->a.n_heads, kv->head_dim, span->len,
+                                                      bench.n_threads);
+    job->a.slot = slot;
+    job->a.n_tokens = span->n_tokens;
+    job->a.scratch = bench.ops->alloc(bytes);
+    job->a.scratch_bytes = bytes;
+    job->n_layers = span->n_layers;
+    double seconds = fastest(run_attention, job) / span->n_layers;
+    double products = 2 * seen * job->a.n_heads * kv->head_dim;
+    if (span->n_tokens == 1) {
+        double read = (double)span->len / KV_PAGE * (double)(kv->k_page_bytes + kv->v_page_bytes);
+        printf(" %7.2f GB/s %4.0f %%", read / seconds * 1e-9, 100 * read / seconds / bench.read);
+    }
+    printf(" | %6.1f %4.0f %%", products / seconds * 1e-9, 100 * products / seconds / bench.fmas);
+    bench.ops->release(job->a.scratch, bytes);
+}
+
+static int bench_heads(enum qtype t, const struct heads *h, const float *x, float *q, const int32_t *pages)
+{
+    static struct kv_slot slot[SPAN_LEN];
+    const int64_t n_pages = SPAN_LEN / KV_PAGE;
+    struct kv_layout kv;
+    kv_layout_init(&kv, t, t, h->n_kv_heads, h->head_dim);
+    const size_t k_layer = (size_t)(n_pages * kv.k_page_bytes), v_layer = (size_t)(n_pages * kv.v_page_bytes);
+    uint8_t *k = bench.ops->alloc(k_layer * SPAN_LAYERS), *v = bench.ops->alloc(v_layer * SPAN_LAYERS);
+    int n_heads = h->n_kv_heads * h->group, rc = k && v ? 0 : -1;
+    for (int i = 0; i < SPAN_LEN; i++)
+        slot[i] = (struct kv_slot){pages, i, 0, i + 1};
+    if (rc == 0) {
+        struct attention_job job = {
+            .store = {.q = q,
+                      .k = q,
+                      .v = x,
+                      .n_tokens = SPAN_LEN,
+                      .n_heads = 0,
+                      .pairing = ROPE_NONE,
+                      .slot = slot,
+                      .kv = &kv,
+                      .k_pages = k,
+                      .v_pages = v},
+            .a = {.out = q,
+                  .q = x,
+                  .n_heads = n_heads,
+                  .scale = 1.0f / 8,
+                  .kv = &kv,
+                  .k_pages = k,
+                  .v_pages = v},
+        };
+        memcpy(q, x, sizeof *q * SPAN_LEN * (size_t)(h->n_kv_heads * h->head_dim));
+        team_run(bench.team, run_store, &job);
+        for (size_t i = 1; i < SPAN_LAYERS; i++) {
+            memcpy(k + i * k_layer, k, k_layer);
+            memcpy(v + i * v_layer, v, v_layer);
+        }
+        printf("%-6s %-8s", qtypes[t].name, h->name);
+        for (int i = 0; i < N_SPANS; i++)
+            bench_span(&job, &spans[i]);
+        printf("\n");
+        fflush(stdout);
+    }
+    bench.ops->release(k, k_layer * SPAN_LAYERS);
+    bench.ops->release(v, v_layer * SPAN_LAYERS);
+    return rc;
+}
+
+static int bench_attention(void)
+{
+    static const enum qtype types[] = {QTYPE_F16, QTYPE_Q8_0, QTYPE_Q4_0};
+    static int32_t pages[SPAN_LEN / KV_PAGE];
+    float *x = random_floats(SPAN_LEN * 1024), *q = malloc(sizeof *q * SPAN_LEN * 1024);
+    if (!is_asked("attention") || !x || !q) {
+        free(x);
+        free(q);
+        return is_asked("attention") ? tool_error("out of memory") : 0;
+    }
+    for (int i = 0; i < SPAN_LEN / KV_PAGE; i++)
+        pages[i] = i;
+    printf("\nattention, G multiply-adds/s and %% of float products, by KV type and head_dim x KV heads x "
+           "queries each\n%-15s %19s | %13s | %13s | %13s\n",
+           "", "1 token at 8192: KV", "the same", "512 at 0", "64 at 8128");
+    int rc = 0;
+    for (size_t t = 0; t < sizeof types / sizeof *types; t++)
+        for (size_t i = 0; i < sizeof heads / sizeof *heads && rc == 0; i++)
+            rc = bench_heads(types[t], &heads[i], x, q, pages);
+    free(x);
+    free(q);
+    return rc ? tool_error("out of memory") : 0;
+}
+
 int main(int argc, char **argv)
 {
     int isa = (int)isa_best(), at = 1;
@@ -162,6 +297,7 @@ int main(int argc, char **argv)
            machine_cpu_name(), isa_name((enum isa)isa), bench.n_threads, bench.read * 1e-9, bench.dots * 1e-9,
            bench.fmas * 1e-9);
     int rc = bench_products();
+    rc = rc ? rc : bench_attention();
     team_free(bench.team);
     return rc;
 }
