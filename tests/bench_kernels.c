@@ -13,7 +13,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 enum { ROWS = 4096, COLS = 4096, LONG_ROWS = 49152, PROMPT = 512, RUNS = 5 };
 
@@ -34,24 +33,14 @@ static bool is_asked(const char *name)
     return bench.n_names == 0;
 }
 
-/* One thread is timed by its own clock, which stands still while it waits for a CPU. */
-static double now(void)
-{
-    struct timespec t;
-    if (bench.n_threads > 1)
-        return machine_seconds();
-    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
-    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
-}
-
 /* Seconds of the fastest of RUNS runs. */
 static double fastest(void (*fn)(struct worker *w, void *arg), void *arg)
 {
     double best = 1e30;
     for (int i = 0; i < RUNS; i++) {
-        double start = now();
+        double start = machine_seconds();
         team_run(bench.team, fn, arg);
-        double seconds = now() - start;
+        double seconds = machine_seconds() - start;
         best = seconds < best ? seconds : best;
     }
     return best;
