@@ -72,10 +72,19 @@ static int stdout_errno; /* why writing failed, 0: it did not */
 int tool_write(const char *text, size_t len)
 {
     errno = 0;
-    if (fwrite(text, 1, len, stdout) == len && fflush(stdout) == 0)
-        return 0;
-    stdout_errno = errno ? errno : EIO;
-    return -1;
+    bool failed = fflush(stdout) != 0;
+    while (!failed && len > 0) {
+        ssize_t n = write(STDOUT_FILENO, text, len);
+        if (n >= 0) {
+            text += n;
+            len -= (size_t)n;
+        } else {
+            failed = errno != EINTR; /* Ctrl-C, while a slow terminal keeps us waiting */
+        }
+    }
+    if (failed)
+        stdout_errno = errno ? errno : EIO;
+    return failed ? -1 : 0;
 }
 
 /* printf told nobody why it failed. A pipe without a reader still says so; of a file only that much is
