@@ -11,7 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MAX_LIST = 64, MAX_REPETITIONS = 10000 };
+enum { MAX_LIST = 64, MAX_REPETITIONS = 10000, MAX_COUNT = 1024 /* of threads, of sequences */ };
 
 struct int_list {
     int64_t v[MAX_LIST];
@@ -55,7 +55,7 @@ static int set_list(void *to, const char *option, const char *value)
         snprintf(word, sizeof word, "%.*s", (int)(len < sizeof word ? len : sizeof word - 1), c);
         if (list->n == MAX_LIST)
             return usage_error("%s %s: more than %d numbers", option, value, MAX_LIST);
-        if (!parse_int64(word, min, min ? 1024 : INT32_MAX / 4, &list->v[list->n++]))
+        if (!parse_int64(word, min, min ? MAX_COUNT : INT32_MAX / 4, &list->v[list->n++]))
             return usage_error("%s %s: not a list of numbers, comma separated", option, value);
         if (!c[len])
             return 0;
@@ -87,33 +87,17 @@ static void fill_ids(int32_t *ids, size_t n, int vocab_size)
     }
 }
 
-/* One batch: n tokens of sequence `seq`, or the next token of sequences 0 … n − 1 (seq −1). */
-static int eval_batch(struct session *s, const int32_t *ids, int64_t n, int seq, char *err, size_t errlen)
-{
-    if (n == 0)
-        return 0;
-    if (tool_interrupts() > 0)
-        return SESSION_STOPPED;
-    int32_t *seqs = malloc((size_t)n * sizeof *seqs);
-    if (!seqs)
-        return err_set(err, errlen, "out of memory");
-    for (int64_t i = 0; i < n; i++)
-        seqs[i] = seq < 0 ? (int32_t)i : seq;
-    const struct batch b = {.n = (int)n, .id = ids, .seq = seqs};
-    const float *logits;
-    int rc = context_eval(s->context, &b, &logits, err, errlen);
-    free(seqs);
-    return rc;
-}
-
 static int eval_test(struct session *s, const struct test *t, const int32_t *ids, char *err, size_t errlen)
 {
     const float *logits;
     if (t->n_prompt > 0)
         return session_eval(s, ids, (size_t)t->n_prompt, &logits, err, errlen);
+    int32_t seq[MAX_COUNT]; /* each sequence's next token */
+    for (int i = 0; i < t->n_seqs; i++)
+        seq[i] = i;
     int rc = 0;
     for (int64_t i = 0; rc == 0 && i < t->n_gen; i++)
-        rc = eval_batch(s, ids + i, t->n_seqs, t->n_seqs > 1 ? -1 : 0, err, errlen);
+        rc = session_eval_seqs(s, ids + i, seq, (size_t)t->n_seqs, &logits, err, errlen);
     return rc;
 }
 
@@ -122,11 +106,18 @@ static int eval_test(struct session *s, const struct test *t, const int32_t *ids
 static int restore_depth(struct session *s, const struct test *t, const int32_t *ids, char *err,
                          size_t errlen)
 {
+    int32_t *seq = malloc((size_t)(t->n_depth + 1) * sizeof *seq);
+    if (!seq)
+        return err_set(err, errlen, "out of memory");
     int rc = 0;
     for (int i = 0; rc == 0 && i < t->n_seqs; i++) {
+        const float *logits;
         int64_t held = cache_truncate(s->cache, i, t->n_depth);
-        rc = eval_batch(s, ids + held, t->n_depth - held, i, err, errlen);
+        for (int64_t k = 0; k < t->n_depth - held; k++)
+            seq[k] = i;
+        rc = session_eval_seqs(s, ids + held, seq, (size_t)(t->n_depth - held), &logits, err, errlen);
     }
+    free(seq);
     return rc;
 }
 

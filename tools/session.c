@@ -212,10 +212,16 @@ void session_close(struct session *s)
 int session_eval(struct session *s, const int32_t *ids, size_t n, const float **logits, char *err,
                  size_t errlen)
 {
+    return session_eval_seqs(s, ids, NULL, n, logits, err, errlen);
+}
+
+int session_eval_seqs(struct session *s, const int32_t *ids, const int32_t *seq, size_t n,
+                      const float **logits, char *err, size_t errlen)
+{
     *logits = NULL;
     if (n == 0)
         return 0;
-    const struct batch b = {.n = (int)n, .id = ids, .stop = interrupted};
+    const struct batch b = {.n = (int)n, .id = ids, .seq = seq, .stop = interrupted};
     if (interrupted())
         return SESSION_STOPPED;
     int rc = context_eval(s->context, &b, logits, err, errlen);

@@ -54,5 +54,8 @@ enum { SESSION_STOPPED = 1 };
  * is −1; what was evaluated before either stays in the cache. */
 int session_eval(struct session *s, const int32_t *ids, size_t n, const float **logits, char *err,
                  size_t errlen);
+/* The same of tokens of several sequences: seq[i] is that of ids[i]. */
+int session_eval_seqs(struct session *s, const int32_t *ids, const int32_t *seq, size_t n,
+                      const float **logits, char *err, size_t errlen);
 
 #endif
