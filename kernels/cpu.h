@@ -100,6 +100,19 @@ struct cpu_kernels {
 /* The complete table of a level that is supported and built. */
 const struct cpu_kernels *cpu_kernels(enum isa isa);
 
+/* Row i of a norm. */
+static inline void norm_one_row(const struct norm_args *a, const struct cpu_kernels *k, int64_t i, float *dst)
+{
+    k->norm_row[a->kind](dst, a->src + i * a->dim, a->weight, a->bias, a->dim, a->eps);
+}
+
+/* Elements begin … end − 1 of a gate. */
+static inline void gate_piece(const struct gate_args *a, const struct cpu_kernels *k, int64_t begin,
+                              int64_t end)
+{
+    k->gate[a->act](a->dst + begin, a->gate + begin, a->up ? a->up + begin : NULL, end - begin);
+}
+
 /* What each level has (cpu.c picks): kernels of rows, attention over bytes, attention over floats. */
 #define ROW_KERNELS(level)                                                                       \
     norm_row_fn norm_rms_##level, norm_layer_##level;                                            \

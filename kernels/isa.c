@@ -85,15 +85,10 @@ bool isa_supported(enum isa isa)
     return false;
 }
 
-bool isa_built(enum isa isa)
-{
-    return isa < ISA_COUNT;
-}
-
 enum isa isa_best(void)
 {
     for (int isa = ISA_COUNT - 1; isa > ISA_SCALAR; isa--)
-        if (isa_built((enum isa)isa) && isa_supported((enum isa)isa))
+        if (isa_supported((enum isa)isa))
             return (enum isa)isa;
     return ISA_SCALAR;
 }

@@ -27,8 +27,7 @@ enum isa {
 };
 
 bool isa_supported(enum isa isa); /* by this CPU and operating system (CPUID and XCR0) */
-bool isa_built(enum isa isa);     /* kernels for it exist in this build */
-enum isa isa_best(void);          /* the highest level that is both */
+enum isa isa_best(void);          /* the highest that is */
 const char *isa_name(enum isa isa);
 int isa_by_name(const char *name); /* −1: none; "auto" is isa_best() */
 

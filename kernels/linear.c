@@ -76,9 +76,8 @@ static struct ready_input make_own(const struct worker *w, const struct input *i
     const struct linear_args *a = in->a;
     const float *x = a->x;
     if (a->norm) {
-        const struct norm_args *n = a->norm;
-        float *dst = w->id == 0 ? n->dst : own->x; /* the first thread's is the one that is seen */
-        in->rows->norm_row[n->kind](dst, n->src, n->weight, n->bias, n->dim, n->eps);
+        float *dst = w->id == 0 ? a->norm->dst : own->x; /* the first thread's is the one that is seen */
+        norm_one_row(a->norm, in->rows, 0, dst);
         x = dst;
     }
     if (in->quantised)
@@ -93,8 +92,7 @@ static void make_piece(const struct input *in, int t, int64_t begin, int64_t end
     const struct linear_args *a = in->a;
     const int64_t at = t * in->cols + begin;
     if (a->gate)
-        in->rows->gate[a->gate->act](a->gate->dst + at, a->gate->gate + at,
-                                     a->gate->up ? a->gate->up + at : NULL, end - begin);
+        gate_piece(a->gate, in->rows, at, at + end - begin);
     if (in->quantised) {
         struct act_block *panels = a->scratch;
         int width;
@@ -116,8 +114,7 @@ static void make_shared(struct worker *w, const struct input *in)
         const int t = (int)(i / n_slices);
         const int64_t begin = i % n_slices * slice, rest = in->cols - begin;
         if (a->norm)
-            in->rows->norm_row[a->norm->kind](a->norm->dst + t * in->cols, a->norm->src + t * in->cols,
-                                              a->norm->weight, a->norm->bias, a->norm->dim, a->norm->eps);
+            norm_one_row(a->norm, in->rows, t, a->norm->dst + t * in->cols);
         make_piece(in, t, begin, begin + (rest < slice ? rest : slice));
     }
     team_barrier(w);

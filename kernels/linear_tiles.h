@@ -15,8 +15,9 @@
  *     mac_packed(f, c, packed, n_blocks, x, width, n, total)
  *         the same from the packed codes; c holds the scales only
  *     fma_tokens(w, n_cols, x, stride, width, n, total)
- *         the same for float weights w[column][row] and activations x[t / 4 · stride + column · width + t %
- * 4]; n is FMA_TOKENS (1, or a multiple of 4), 4 or less fma_packed(type, src, n_cols, n_chunks, x, total)
+ *         the same for float weights w[column][row]; token t's activation of a column is
+ *         x[t / 4 · stride + column · width + t % 4]; n is FMA_TOKENS (1, or a multiple of 4), 4 or less
+ *     fma_packed(type, src, n_cols, n_chunks, x, total)
  *         the same for one token and n_chunks ≤ FMA_CHUNKS packed chunks of n_cols columns of a float type
  *     peak_dots(n), peak_fmas(n)
  *         n rounds of the multiply-adds those are made of, on registers alone; how many they were
@@ -315,16 +316,12 @@ INLINE void fma_one(const struct linear_job *j, enum qtype type, int64_t tile, f
 {
     alignas(64) uint8_t buffer[MAX_CHUNK_BYTES];
     const float *x = j->x;
-    const int64_t step = j->w->is_view ? CHUNK_LEN : FMA_CHUNKS * CHUNK_LEN, cols = j->w->cols;
+    const int64_t step = FMA_CHUNKS * CHUNK_LEN, cols = j->w->cols;
     int64_t k = 0;
-    for (; k + step <= cols; k += step) {
+    for (; !j->w->is_view && k + step <= cols; k += step) { /* a view's chunks do not follow one another */
         const uint8_t *src = chunk_data(j->w, tile, k, buffer);
-        if (!j->w->is_view)
-            prefetch_chunk(src, tile_offset(type, step));
-        if (j->w->is_view)
-            fma_packed(type, src, CHUNK_LEN, 1, x + k, total);
-        else
-            fma_packed(type, src, CHUNK_LEN, FMA_CHUNKS, x + k, total);
+        prefetch_chunk(src, tile_offset(type, step));
+        fma_packed(type, src, CHUNK_LEN, FMA_CHUNKS, x + k, total);
     }
     for (; k < cols; k += CHUNK_LEN)
         fma_packed(type, chunk_data(j->w, tile, k, buffer), chunk_cols(j->w, k), 1, x + k, total);

@@ -42,7 +42,7 @@ void cpu_norm(struct worker *w, const struct norm_args *a, const struct cpu_kern
     int64_t begin = (int64_t)a->n_rows * w->id / w->n_threads;
     int64_t end = (int64_t)a->n_rows * (w->id + 1) / w->n_threads;
     for (int64_t i = begin; i < end; i++)
-        k->norm_row[a->kind](a->dst + i * a->dim, a->src + i * a->dim, a->weight, a->bias, a->dim, a->eps);
+        norm_one_row(a, k, i, a->dst + i * a->dim);
     team_barrier(w);
 }
 
@@ -50,7 +50,7 @@ void cpu_gate(struct worker *w, const struct gate_args *a, const struct cpu_kern
 {
     struct share s = share_of(w, 1, a->n);
     for (struct piece p; share_next(&s, &p);)
-        k->gate[a->act](a->dst + p.begin, a->gate + p.begin, a->up ? a->up + p.begin : NULL, p.end - p.begin);
+        gate_piece(a, k, p.begin, p.end);
     team_barrier(w);
 }
 

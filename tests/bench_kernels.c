@@ -6,7 +6,6 @@
  * the rate of byte products (float types: of fused multiply-adds) of registers alone. Each number is the
  * best of several runs: other work on the machine only ever slows one down. */
 #include "kernels/kernels.h"
-#include "tests/quant/random_blocks.h"
 #include "tools/bench_limits.h"
 #include "tools/tools.h"
 
@@ -72,12 +71,12 @@ static void bench_linear(enum qtype t, float *x, float *y)
     const int64_t row_bytes = qtype_bytes(t, COLS);
     uint8_t *rows = malloc((size_t)(ROWS * row_bytes));
     struct packed w;
-    uint32_t state = 1;
+    uint64_t state = 1;
     if (!rows || bench.ops->packed_alloc(&w, t, LONG_ROWS, COLS)) {
         free(rows);
         return;
     }
-    random_blocks(rows, t, ROWS * (int64_t)COLS, &state);
+    qtype_random(t, rows, ROWS * (int64_t)COLS, &state);
     for (int64_t row = 0; row < LONG_ROWS; row += ROWS)
         bench.ops->pack(&w, row, ROWS, rows);
     printf("%-8s", qtypes[t].name);
@@ -270,7 +269,7 @@ int main(int argc, char **argv)
         else
             break;
     }
-    if (bench.n_threads < 1 || isa < 0 || !isa_built((enum isa)isa) || !isa_supported((enum isa)isa))
+    if (bench.n_threads < 1 || isa < 0 || !isa_supported((enum isa)isa))
         return usage_error("bench-kernels [-t THREADS] [--isa LEVEL] [NAME …]");
     bench.names = argv + at;
     bench.n_names = argc - at;

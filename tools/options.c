@@ -311,8 +311,6 @@ static int set_isa(void *to, const char *option, const char *value)
         return usage_error("%s %s: auto, scalar, avx2, avxvnni, avx512, vnni or amx", option, value);
     if (!isa_supported((enum isa)isa))
         return tool_error("%s %s: this CPU lacks it", option, value);
-    if (!isa_built((enum isa)isa))
-        return later(option, value);
     *(enum isa *)to = (enum isa)isa;
     return 0;
 }

@@ -42,7 +42,7 @@ static inline enum isa next_isa(enum isa isa)
     int i = (int)isa;
     do
         i++;
-    while (i < ISA_COUNT && !(isa_built((enum isa)i) && isa_supported((enum isa)i)));
+    while (i < ISA_COUNT && !isa_supported((enum isa)i));
     return (enum isa)i;
 }
 
