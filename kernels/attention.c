@@ -357,7 +357,7 @@ static void attend_split(struct worker *worker, const struct plan *p, const stru
         int64_t block1 = block_end - block0 < wave ? block_end : block0 + wave, begin, end;
         int64_t n_items = (block1 - block0) * n_kv_heads * p->n_chunks;
         int64_t grain = n_items / (TAKES_PER_THREAD * worker->n_threads);
-        while (team_next(worker, n_items, grain < 1 ? 1 : grain, &begin, &end))
+        while (team_next_near(worker, n_items, grain < 1 ? 1 : grain, &begin, &end))
             for (int64_t i = begin; i < end; i++)
                 attend_item(p, i, i + 1 < end, block0, w, &buffer[current]);
         team_barrier(worker);

@@ -50,10 +50,19 @@ int team_n_threads(const struct team *t);
 void team_run(struct team *t, void (*fn)(struct worker *w, void *arg), void *arg);
 /* As team_run, on the first n threads of the team only. */
 void team_run_n(struct team *t, int n, void (*fn)(struct worker *w, void *arg), void *arg);
-/* All threads wait for each other: a brief spin, then sleep. Resets the counter of team_next. */
+/* All threads wait for each other: a brief spin, then sleep. Resets the counters of team_next and
+ * team_next_near. */
 void team_barrier(struct worker *w);
 /* Takes the next `grain` of n items from a counter that all threads share; false when none is left. */
 bool team_next(struct worker *w, int64_t n, int64_t grain, int64_t *begin, int64_t *end);
+/* The same from a part of the items that is the thread's own, from team_part on, and then from what the
+ * others have left of theirs: what lies side by side in memory is read by one thread. */
+bool team_next_near(struct worker *w, int64_t n, int64_t grain, int64_t *begin, int64_t *end);
+/* Where thread id's part of n items begins; it ends where the next one's does. */
+static inline int64_t team_part(const struct worker *w, int id, int64_t n)
+{
+    return n * id / w->n_threads;
+}
 
 /* ---- Packed weights -------------------------------------------------------------------------- */
 

@@ -171,7 +171,7 @@ void cpu_linear(struct worker *w, const struct linear_args *a, const struct line
     int64_t grain = n_tiles / (w->n_threads * 8);
     grain = grain < 1 ? 1 : grain;
     int64_t begin, end;
-    while (team_next(w, n_tiles, grain, &begin, &end)) {
+    while (team_next_near(w, n_tiles, grain, &begin, &end)) {
         int64_t first = 0;
         for (int i = 0; i < a->n_parts; first += a->part[i++].w->n_tiles) {
             const struct linear_part *p = &a->part[i];

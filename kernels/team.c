@@ -13,13 +13,20 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+struct counter {
+    alignas(64) atomic_llong at;
+};
+
 /* Each counter has a cache line to itself. NOLINTNEXTLINE(clang-analyzer-optin.performance.Padding) */
 struct team {
     int n_threads;
     alignas(64) atomic_int arrived;
     alignas(64) atomic_int phase; /* what sleepers wait on */
     atomic_int sleepers;
-    alignas(64) atomic_llong next; /* of team_next; every barrier sets it back to 0 */
+    struct counter next; /* of team_next; every barrier sets it back to 0 */
+    /* Of team_next_near: how much of each thread's part is taken. Phases use the one and the other by turns;
+     * each thread sets its own back to 0 while it is not in use. */
+    struct counter near[][2];
 };
 
 enum {
@@ -29,14 +36,17 @@ enum {
 
 struct team *team_new(int n_threads)
 {
-    struct team *t = aligned_alloc(64, sizeof *t);
+    n_threads = n_threads < 1 ? 1 : n_threads;
+    struct team *t = aligned_alloc(64, sizeof *t + (size_t)n_threads * sizeof t->near[0]);
     if (!t)
         return NULL;
-    t->n_threads = n_threads < 1 ? 1 : n_threads;
+    t->n_threads = n_threads;
     atomic_init(&t->arrived, 0);
     atomic_init(&t->phase, 0);
     atomic_init(&t->sleepers, 0);
-    atomic_init(&t->next, 0);
+    atomic_init(&t->next.at, 0);
+    for (int i = 0; i < 2 * n_threads; i++)
+        atomic_init(&t->near[i / 2][i % 2].at, 0);
     return t;
 }
 
@@ -52,7 +62,9 @@ int team_n_threads(const struct team *t)
 
 void team_run_n(struct team *t, int n, void (*fn)(struct worker *w, void *arg), void *arg)
 {
-    atomic_store_explicit(&t->next, 0, memory_order_relaxed);
+    atomic_store_explicit(&t->next.at, 0, memory_order_relaxed);
+    for (int i = 0; i < 2 * t->n_threads; i++)
+        atomic_store_explicit(&t->near[i / 2][i % 2].at, 0, memory_order_relaxed);
 #pragma omp parallel num_threads(n < 1 ? 1 : n < t->n_threads ? n : t->n_threads)
     {
         unsigned mxcsr = _mm_getcsr();
@@ -97,9 +109,11 @@ void team_barrier(struct worker *w)
 {
     struct team *t = w->team;
     int old = w->phase, phase = w->phase = (int)((unsigned)old + 1);
+    /* Nobody is in the phase before this one, which used the other counters. */
+    atomic_store_explicit(&t->near[w->id][phase & 1].at, 0, memory_order_relaxed);
     if (atomic_fetch_add_explicit(&t->arrived, 1, memory_order_acq_rel) == w->n_threads - 1) {
         atomic_store_explicit(&t->arrived, 0, memory_order_relaxed);
-        atomic_store_explicit(&t->next, 0, memory_order_relaxed);
+        atomic_store_explicit(&t->next.at, 0, memory_order_relaxed);
         open_phase(t, phase);
         return;
     }
@@ -111,12 +125,29 @@ void team_barrier(struct worker *w)
     }
 }
 
-bool team_next(struct worker *w, int64_t n, int64_t grain, int64_t *begin, int64_t *end)
+/* The next of items first … last − 1; the counter may run past them. */
+static bool take(struct counter *c, int64_t first, int64_t last, int64_t grain, int64_t *begin, int64_t *end)
 {
-    long long at = atomic_fetch_add_explicit(&w->team->next, grain, memory_order_relaxed);
-    if (at >= n)
+    int64_t at = first + atomic_fetch_add_explicit(&c->at, grain, memory_order_relaxed);
+    if (at >= last)
         return false;
     *begin = at;
-    *end = n - at < grain ? n : at + grain;
+    *end = last - at < grain ? last : at + grain;
     return true;
+}
+
+bool team_next(struct worker *w, int64_t n, int64_t grain, int64_t *begin, int64_t *end)
+{
+    return take(&w->team->next, 0, n, grain, begin, end);
+}
+
+bool team_next_near(struct worker *w, int64_t n, int64_t grain, int64_t *begin, int64_t *end)
+{
+    for (int i = 0; i < w->n_threads; i++) {
+        int id = (w->id + i) % w->n_threads;
+        struct counter *c = &w->team->near[id][w->phase & 1];
+        if (take(c, team_part(w, id, n), team_part(w, id + 1, n), grain, begin, end))
+            return true;
+    }
+    return false;
 }

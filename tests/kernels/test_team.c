@@ -16,6 +16,7 @@ struct job {
     bool late;     /* now and then a thread arrives after the others have gone to sleep */
     int64_t n, grain;
     int *taken; /* (n): how often each item was taken */
+    bool (*next)(struct worker *w, int64_t n, int64_t grain, int64_t *begin, int64_t *end);
 };
 
 static void wait_ms(long ms)
@@ -52,13 +53,15 @@ START_TEST(barriers_hold_everyone)
 }
 END_TEST
 
-/* An operator's way: items from the counter until none is left, then the barrier, which sets it back. */
+/* An operator's way: items from the counters until none is left, then the barrier, which sets them back. */
 static void run_items(struct worker *w, void *arg)
 {
     struct job *job = arg;
     int64_t begin, end;
     for (int round = 0; round < 50; round++) {
-        while (team_next(w, job->n, job->grain, &begin, &end))
+        /* What a thread that is held up has not begun, the others take. */
+        bool held_up = w->n_threads > 1 && round % 10 == w->id;
+        while (!held_up && job->next(w, job->n, job->grain, &begin, &end))
             for (int64_t i = begin; i < end; i++)
                 job->taken[i]++;
         team_barrier(w);
@@ -71,7 +74,10 @@ START_TEST(items_are_taken_once)
     struct team *team = team_new(3);
     for (int i = 0; i < 5; i++)
         for (int64_t grain = 1; grain < 100; grain *= 7) {
-            struct job job = {.n = sizes[i], .grain = grain, .taken = calloc(1001, sizeof(int))};
+            struct job job = {.n = sizes[i],
+                              .grain = grain,
+                              .taken = calloc(1001, sizeof(int)),
+                              .next = _i ? team_next_near : team_next};
             for (int n_threads = 0; n_threads <= 4; n_threads++) /* 1 at least, and no more than it has */
                 team_run_n(team, n_threads, run_items, &job);
             for (int64_t j = 0; j < job.n; j++)
@@ -112,7 +118,7 @@ static Suite *team_suite(void)
     TCase *t = tcase_create("team");
     tcase_set_timeout(t, 60);
     tcase_add_loop_test(t, barriers_hold_everyone, 0, 2 * MAX_THREADS);
-    tcase_add_test(t, items_are_taken_once);
+    tcase_add_loop_test(t, items_are_taken_once, 0, 2);
     tcase_add_test(t, threads_compute_alike);
     suite_add_tcase(s, t);
     return s;
