@@ -40,7 +40,8 @@ struct worker {
     struct team *team;
     int id; /* 0 … n_threads − 1 */
     int n_threads;
-    int phase; /* the barrier's, private to it */
+    int phase;                     /* the barrier's, private to it */
+    const char *ahead, *ahead_end; /* memory that this thread reads soon: asked for while it waits */
 };
 
 struct team *team_new(int n_threads); /* NULL: out of memory */
@@ -133,6 +134,11 @@ struct linear_part {
 struct norm_args;
 struct gate_args;
 
+struct packed_list {
+    int n;
+    const struct packed *w[3];
+};
+
 struct linear_args {
     const float *x; /* (n_tokens, cols), rows dense */
     /* Not NULL: x is what that operator makes, which comes first. The meaning and the bits are those of two
@@ -143,7 +149,8 @@ struct linear_args {
     int n_parts; /* 1 … 3 weights of the same cols share the input (QKV; gate and up) */
     struct linear_part part[3];
     enum compute compute;
-    void *scratch; /* ops->scratch_bytes(n_tokens, cols) bytes */
+    void *scratch;                  /* ops->scratch_bytes(n_tokens, cols) bytes */
+    const struct packed_list *next; /* a hint: what the next product multiplies with. NULL: unknown */
 };
 
 /* NORM_RMS (Zhang & Sennrich 2019): dst = src / sqrt(mean(src²) + eps) · weight

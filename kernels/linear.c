@@ -5,7 +5,10 @@
 #include <stdalign.h>
 #include <string.h>
 
-enum { OWN_COLS = 8192 }; /* wider inputs of one token are made together */
+enum {
+    OWN_COLS = 8192, /* wider inputs of one token are made together */
+    FEW_TOKENS = 8,  /* so many wait for weights rather than for arithmetic */
+};
 
 const struct linear_kernels *linear_kernels(enum isa isa)
 {
@@ -153,6 +156,25 @@ static struct ready_input make_input(struct worker *w, const struct input *in, s
     return (struct ready_input){a->scratch, floats};
 }
 
+/* Where the thread's own part of the next product begins: its first weights are on their way while the
+ * operators between the two compute, and while it waits for other threads. */
+static void look_ahead(struct worker *w, const struct packed_list *next)
+{
+    enum { AHEAD = 64 << 10 };
+    int64_t n_tiles = 0;
+    for (int i = 0; i < next->n; i++)
+        n_tiles += next->w[i]->n_tiles;
+    int64_t tile = team_part(w, w->id, n_tiles);
+    int i = 0;
+    while (i < next->n && tile >= next->w[i]->n_tiles)
+        tile -= next->w[i++]->n_tiles;
+    if (i == next->n || next->w[i]->is_view)
+        return;
+    int64_t bytes = (next->w[i]->n_tiles - tile) * next->w[i]->tile_bytes;
+    w->ahead = (const char *)next->w[i]->data + tile * next->w[i]->tile_bytes;
+    w->ahead_end = w->ahead + (bytes < AHEAD ? bytes : AHEAD);
+}
+
 void cpu_linear(struct worker *w, const struct linear_args *a, const struct linear_kernels *k,
                 const struct cpu_kernels *rows)
 {
@@ -193,6 +215,9 @@ void cpu_linear(struct worker *w, const struct linear_args *a, const struct line
             (quantised ? k->fast : k->f32)(&job);
         }
     }
+    w->ahead = w->ahead_end = NULL;
+    if (a->next && a->n_tokens <= FEW_TOKENS)
+        look_ahead(w, a->next);
     team_barrier(w);
 }
 

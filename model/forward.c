@@ -97,6 +97,8 @@ static void linear(struct worker *w, struct context *x, struct rows in, int n_pr
             const struct product *p = &product[at];
             a.part[a.n_parts++] = (struct linear_part){&p->matrix->packed, p->matrix->bias, p->out, p->add};
         }
+        if (at == n_products)
+            a.next = &product[at - 1].matrix->next;
         ops->linear(w, &a);
         in.norm = NULL; /* made by now */
         in.gate = NULL;

@@ -9,8 +9,9 @@ struct matrix {
     struct packed packed;         /* no data: the model has no such matrix */
     float *bias;                  /* (rows), NULL: none */
     struct packed lora_a, lora_b; /* (rank, cols), (rows, rank): b (a x) is added; no data: nothing */
-    const int32_t *order; /* (cols) GPTQ act-order: its input is x[order[0]], x[order[1]], …; NULL: x.
-                           * Matrices of one layer with equal orders share the pointer */
+    const int32_t *order;    /* (cols) GPTQ act-order: its input is x[order[0]], x[order[1]], …; NULL: x.
+                              * Matrices of one layer with equal orders share the pointer */
+    struct packed_list next; /* what comes after the product that this matrix ends */
 };
 
 /* The weights of one layer, named as in GGUF. What the architecture does not have is NULL. */

@@ -313,6 +313,27 @@ static uint64_t tensor_bytes(const struct weights *w)
     return sum;
 }
 
+/* Which product comes after which. */
+static void link_products(struct model *m)
+{
+    for (int l = 0; l < m->config.n_layers; l++) {
+        struct layer *y = &m->layers[l];
+        y->attn_v.next = (struct packed_list){1, {&y->attn_output.packed}};
+        if (m->config.n_experts)
+            y->attn_output.next = (struct packed_list){1, {&y->router.packed}};
+        else if (y->ffn_gate.packed.rows > 0)
+            y->attn_output.next = (struct packed_list){2, {&y->ffn_gate.packed, &y->ffn_up.packed}};
+        else
+            y->attn_output.next = (struct packed_list){1, {&y->ffn_up.packed}};
+        y->ffn_up.next = (struct packed_list){1, {&y->ffn_down.packed}};
+        if (l + 1 < m->config.n_layers)
+            y->ffn_down.next =
+                (struct packed_list){3, {&y[1].attn_q.packed, &y[1].attn_k.packed, &y[1].attn_v.packed}};
+        else
+            y->ffn_down.next = (struct packed_list){1, {&m->output->packed}};
+    }
+}
+
 int model_load(struct model **out, struct weights *w, const struct model_options *opt, char *err,
                size_t errlen)
 {
@@ -342,6 +363,7 @@ int model_load(struct model **out, struct weights *w, const struct model_options
     if (image_load(m, w, b, n, opt))
         goto no_memory;
     m->output = m->config.tied_embeddings ? &m->token_embd : &m->own_output;
+    link_products(m);
     count_memory(m, b, n);
     if (opt->n_lora && load_lora(m, b, n, opt, err, errlen))
         goto failed;
