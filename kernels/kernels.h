@@ -51,7 +51,7 @@ int team_n_threads(const struct team *t);
 void team_run(struct team *t, void (*fn)(struct worker *w, void *arg), void *arg);
 /* As team_run, on the first n threads of the team only. */
 void team_run_n(struct team *t, int n, void (*fn)(struct worker *w, void *arg), void *arg);
-/* All threads wait for each other: a brief spin, then sleep. Resets the counters of team_next and
+/* All threads wait for each other, awake for some milliseconds. Resets the counters of team_next and
  * team_next_near. */
 void team_barrier(struct worker *w);
 /* Takes the next `grain` of n items from a counter that all threads share; false when none is left. */

@@ -1,12 +1,14 @@
 /* The threads of one parallel region: OpenMP starts them, a barrier of our own keeps them in step.
- * The barrier spins for some microseconds, which is what an operator's imbalance lasts, and then sleeps (a
- * futex), so that waiting threads leave a busy machine to those they wait for. */
+ * The barrier spins for some microseconds, which is what an operator's imbalance lasts, then lets other
+ * threads of its processor run, for those it waits for may be among them, and after some milliseconds sleeps
+ * (a futex). Not sooner: a virtual processor that halts is given to others, and comes back late. */
 #include "kernels/kernels.h"
 
 #include <immintrin.h>
 #include <limits.h>
 #include <linux/futex.h>
 #include <omp.h>
+#include <sched.h>
 #include <stdalign.h>
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -30,7 +32,8 @@ struct team {
 };
 
 enum {
-    SPINS = 1000,           /* pauses before sleeping: some 10 to 50 µs, by the CPU */
+    SPINS = 1000,           /* pauses before yielding: some 10 to 50 µs, by the CPU */
+    YIELDS = 10000,         /* and these before sleeping: some milliseconds */
     MXCSR_DEFAULT = 0x1f80, /* round to nearest, denormals kept, no traps */
 };
 
@@ -130,6 +133,8 @@ void team_barrier(struct worker *w)
             read_ahead(w);
         else if (spins < SPINS)
             _mm_pause();
+        else if (spins < YIELDS)
+            (void)sched_yield();
         else
             sleep_on(t, old);
     }
