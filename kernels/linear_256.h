@@ -61,8 +61,8 @@ INLINE __m256i shift_right(__m256i x, int by)
     return by > 0 ? _mm256_srli_epi16(x, by) : by < 0 ? _mm256_slli_epi16(x, -by) : x;
 }
 
-/* Group g of rows 8h … 8h + 7. decode_block in linear_scalar.c is its specification. */
-INLINE __m256i unpack_codes(const struct pack_format f, const struct codes c, int g, int h)
+/* Group g of rows 8h … 8h + 7, before the code book. */
+INLINE __m256i unpack_bits(const struct pack_format f, const struct codes c, int g, int h)
 {
     __m256i q = load256(c.low + plane_of(f.low_bits, g) * GROUP_BYTES + 32 * h);
     if (f.low_bits < 8) {
@@ -75,12 +75,21 @@ INLINE __m256i unpack_codes(const struct pack_format f, const struct codes c, in
         const __m256i mask = _mm256_set1_epi8((char)(((1 << f.high_bits) - 1) << f.low_bits));
         q = _mm256_or_si256(q, _mm256_and_si256(high, mask));
     }
-    if (f.code_book) {
-        const __m128i book = _mm_loadu_si128((const __m128i *)(const void *)f.code_book);
-        const __m128i values = _mm_add_epi8(book, _mm_set1_epi8((char)f.zero));
-        q = _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(values), q);
-    }
     return q;
+}
+
+/* The 16 values of the code book. */
+INLINE __m256i book_values(const struct pack_format f)
+{
+    const __m128i book = _mm_loadu_si128((const __m128i *)(const void *)f.code_book);
+    return _mm256_broadcastsi128_si256(_mm_add_epi8(book, _mm_set1_epi8((char)f.zero)));
+}
+
+/* Group g of rows 8h … 8h + 7. decode_block in linear_scalar.c is its specification. */
+INLINE __m256i unpack_codes(const struct pack_format f, const struct codes c, int g, int h)
+{
+    const __m256i q = unpack_bits(f, c, g, h);
+    return f.code_book ? _mm256_shuffle_epi8(book_values(f), q) : q;
 }
 
 /* Four activations, or two sums of them, of one token in every lane. */
@@ -222,6 +231,21 @@ INLINE __m256i high_nibbles(__m256i x)
     return low_nibbles(_mm256_srli_epi16(x, 4));
 }
 
+/* unpack_codes, of 8 bits, in halves; what a code book says is looked up in halves. */
+INLINE void unpack_halves(const struct pack_format f, const struct codes c, int g, int h, __m256i *low,
+                          __m256i *high)
+{
+    const __m256i q = unpack_bits(f, c, g, h);
+    if (f.code_book) {
+        const __m256i values = book_values(f);
+        *low = _mm256_shuffle_epi8(low_nibbles(values), q);
+        *high = _mm256_shuffle_epi8(high_nibbles(values), q);
+    } else {
+        *low = low_nibbles(q);
+        *high = high_nibbles(q);
+    }
+}
+
 INLINE void decode_blocks(struct chunk *c, const struct pack_format f, const struct chunk_view v,
                           int n_blocks)
 {
@@ -229,12 +253,12 @@ INLINE void decode_blocks(struct chunk *c, const struct pack_format f, const str
         const struct codes codes = codes_of(f, c, &v, b);
         UNROLL
         for (int i = 0; i < 2 * GROUPS; i++) {
-            __m256i q = unpack_codes(f, codes, i / 2, i % 2);
             __m256i *low = (__m256i *)(void *)(c->w[b][i / 2] + i % 2 * 32);
             __m256i *high = (__m256i *)(void *)(c->high[b][i / 2] + i % 2 * 32);
-            _mm256_store_si256(low, is_wide(f) ? low_nibbles(q) : q);
             if (is_wide(f))
-                _mm256_store_si256(high, high_nibbles(q));
+                unpack_halves(f, codes, i / 2, i % 2, low, high);
+            else
+                _mm256_store_si256(low, unpack_codes(f, codes, i / 2, i % 2));
         }
     }
 }
@@ -263,11 +287,12 @@ INLINE void block_sums(const struct pack_format f, const struct codes c, const s
                 a[t] = broadcast4(x[t].q + 4 * g);
             UNROLL
             for (int h = 0; h < 2; h++) {
-                __m256i w = c.are_packed ? unpack_codes(f, c, g, h) : load256(c.decoded[g] + 32 * h),
-                        high = w;
-                if (is_wide(f)) {
-                    high = c.are_packed ? high_nibbles(w) : load256(c.decoded_high[g] + 32 * h);
-                    w = c.are_packed ? low_nibbles(w) : w;
+                __m256i w, high;
+                if (c.are_packed && is_wide(f)) {
+                    unpack_halves(f, c, g, h, &w, &high);
+                } else {
+                    w = c.are_packed ? unpack_codes(f, c, g, h) : load256(c.decoded[g] + 32 * h);
+                    high = is_wide(f) ? load256(c.decoded_high[g] + 32 * h) : w;
                 }
                 UNROLL
                 for (int t = 0; t < n; t++) {

@@ -54,6 +54,18 @@ INLINE void decode_halves(float *restrict dst, const uint16_t *restrict src)
 /* 16 scales of a byte each. */
 INLINE void decode_byte_scales(float *restrict dst, enum scale_format d, const uint8_t *restrict src)
 {
+#ifdef __AVX2__
+    if (d == D_E4M3) { /* as e4m3_half_to_f32 */
+        const __m256i nan = _mm256_set1_epi32(0x7f);
+        for (int r = 0; r < TILE_ROWS; r += 8) {
+            __m256i x = _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)(const void *)(src + r)));
+            __m256i bits = _mm256_slli_epi32(_mm256_and_si256(x, nan), 20);
+            __m256 y = _mm256_mul_ps(_mm256_castsi256_ps(bits), _mm256_set1_ps(0x1p119f));
+            _mm256_store_ps(dst + r, _mm256_andnot_ps(_mm256_castsi256_ps(_mm256_cmpeq_epi32(x, nan)), y));
+        }
+        return;
+    }
+#endif
     for (int r = 0; r < TILE_ROWS; r++)
         dst[r] = d == D_E8M0 ? e8m0_half_to_f32(src[r]) : e4m3_half_to_f32(src[r]);
 }
