@@ -6,6 +6,7 @@ set datafile separator ','
 set terminal svg size 960,420 font 'sans-serif,12' background 'white'
 set output 'docs/types.svg'
 set style data histograms
+set style histogram clustered gap 0.4
 set style fill solid 0.85 noborder
 set boxwidth 0.8
 set xtics rotate by -45 scale 0 noenhanced
@@ -13,8 +14,10 @@ set grid ytics lc rgb '#dddddd'
 set ylabel 'generated tokens/s'
 set yrange [0:*]
 set key top left reverse Left
-# One row per test: generation is where n_gen (column 13) is not 0. The type is the last word of model_type.
+# One row per test: generation is where n_gen is not 0. The type is the last word of model_type.
+set datafile columnheaders
 type(s) = word(s, words(s))
-plot csv skip 1 using (column(13) > 0 ? column(15) : 1/0):xtic(type(stringcolumn(2))) title 'measured' lc rgb '#2a6f97', \
-     '' skip 1 using 0:(column(20) * column(15) / column(18)) with points pt 9 ps 0.9 lc rgb '#d1495b' \
-        title 'read bandwidth / bytes per token'
+plot csv using (column('n_gen') > 0 ? column('avg_ts') : 1/0):xtic(type(strcol('model_type'))) \
+        title 'measured' lc rgb '#2a6f97', \
+     '' using 0:(column('membw_gb_s') * column('avg_ts') / column('read_gb_s')) with points pt 9 ps 0.9 \
+        lc rgb '#d1495b' title 'read bandwidth / bytes per token'
