@@ -351,7 +351,7 @@ static void attend_split(struct worker *worker, const struct plan *p, const stru
         buffer[i].l = buffer[i].m + wave * n;
         next = buffer[i].l + wave * n;
     }
-    int64_t mine = n * worker->id / worker->n_threads, mine_end = n * (worker->id + 1) / worker->n_threads;
+    int64_t mine = team_part(worker, worker->id, n), mine_end = team_part(worker, worker->id + 1, n);
     int current = 0;
     for (int64_t block0 = block_begin; block0 < block_end; block0 += wave, current ^= 1) {
         int64_t block1 = block_end - block0 < wave ? block_end : block0 + wave, begin, end;

@@ -97,7 +97,7 @@ struct cpu_kernels {
     attention_finish_fn *attention_finish;
 };
 
-/* The complete table of a level that is supported and built. */
+/* The complete table of a level that is supported. */
 const struct cpu_kernels *cpu_kernels(enum isa isa);
 
 /* Row i of a norm. */

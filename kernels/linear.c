@@ -113,7 +113,7 @@ static void make_shared(struct worker *w, const struct input *in)
     const struct linear_args *a = in->a;
     const int64_t slice = a->norm ? in->cols : SLICE, n_slices = (in->cols + slice - 1) / slice;
     const int64_t n = a->n_tokens * n_slices;
-    for (int64_t i = w->id * n / w->n_threads; i < (w->id + 1) * n / w->n_threads; i++) {
+    for (int64_t i = team_part(w, w->id, n); i < team_part(w, w->id + 1, n); i++) {
         const int t = (int)(i / n_slices);
         const int64_t begin = i % n_slices * slice, rest = in->cols - begin;
         if (a->norm)
@@ -129,7 +129,7 @@ static void interleave_input(struct worker *w, const struct linear_args *a, int6
     enum { SLICE = 256 };
     int64_t n_slices = (cols + SLICE - 1) / SLICE;
     int64_t n = (a->n_tokens + FLOAT_PANEL - 1) / FLOAT_PANEL * n_slices;
-    for (int64_t i = w->id * n / w->n_threads; i < (w->id + 1) * n / w->n_threads; i++) {
+    for (int64_t i = team_part(w, w->id, n); i < team_part(w, w->id + 1, n); i++) {
         int first = (int)(i / n_slices) * FLOAT_PANEL, left = a->n_tokens - first;
         int width = left < FLOAT_PANEL ? left : FLOAT_PANEL;
         int64_t begin = i % n_slices * SLICE, end = cols - begin < SLICE ? cols : begin + SLICE;

@@ -19,8 +19,8 @@ static struct share share_of(const struct worker *w, int64_t n_rows, int64_t n)
 {
     struct share s = {.row_lines = (n + LINE - 1) / LINE, .n = n};
     int64_t lines = n_rows * s.row_lines;
-    s.at = lines * w->id / w->n_threads;
-    s.end = lines * (w->id + 1) / w->n_threads;
+    s.at = team_part(w, w->id, lines);
+    s.end = team_part(w, w->id + 1, lines);
     return s;
 }
 
@@ -39,9 +39,7 @@ static bool share_next(struct share *s, struct piece *p)
 
 void cpu_norm(struct worker *w, const struct norm_args *a, const struct cpu_kernels *k)
 {
-    int64_t begin = (int64_t)a->n_rows * w->id / w->n_threads;
-    int64_t end = (int64_t)a->n_rows * (w->id + 1) / w->n_threads;
-    for (int64_t i = begin; i < end; i++)
+    for (int64_t i = team_part(w, w->id, a->n_rows); i < team_part(w, w->id + 1, a->n_rows); i++)
         norm_one_row(a, k, i, a->dst + i * a->dim);
     team_barrier(w);
 }
