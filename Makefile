@@ -6,7 +6,7 @@ CC      ?= cc
 CONFIG  ?= release
 B       := build/$(CONFIG)
 PREFIX  ?= /usr/local
-ROOMS   := quant weights kernels model tokenizer tools
+ROOMS   := quant weights kernels model lab tokenizer tools
 MODEL   := weights/SmolLM2-135M-Instruct.Q4_1.gguf
 
 # ---- Flags ---------------------------------------------------------------------------------------
@@ -184,6 +184,7 @@ NEEDS_quant := quant
 NEEDS_weights := quant weights
 NEEDS_kernels := quant kernels
 NEEDS_model := quant weights kernels model
+NEEDS_lab := quant weights kernels model lab
 NEEDS_tokenizer := quant weights tokenizer
 define room_tests
 $(B)/run-tests-$(1): $(B)/tests/main.o $(call objs,tests/$(1)) $(foreach r,$(NEEDS_$(1)),$(call objs,$(r))) \
