@@ -246,6 +246,7 @@ struct ops {
     const char *name;
     enum isa isa;
     int packed_layout; /* a version: another one when the bytes that pack makes of a row change */
+    bool on_host;      /* its memory is the host's: buffers may be read where they are */
 
     void *(*alloc)(size_t bytes); /* 64-byte aligned, zero; NULL: out of memory */
     void (*release)(void *p, size_t bytes);

@@ -61,6 +61,7 @@ static void copy(void *dst, const void *src, size_t bytes)
         .name = "cpu",                                                                                       \
         .isa = ISA,                                                                                          \
         .packed_layout = PACK_LAYOUT,                                                                        \
+        .on_host = true,                                                                                     \
         .alloc = cpu_alloc,                                                                                  \
         .release = cpu_release,                                                                              \
         .upload = copy,                                                                                      \

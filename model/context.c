@@ -215,14 +215,17 @@ int context_eval(struct context *x, const struct batch *b, const float **logits,
         *logits = NULL;
     if (check_batch(x, b, &n_want, err, errlen))
         return -1;
-    if (n_want > x->logits_rows) {
+    int64_t n_held = n_want; /* rows that must be in the host's memory together */
+    if (b->take && (x->model->ops->on_host || n_held > LOGIT_ROWS))
+        n_held = x->model->ops->on_host ? 0 : LOGIT_ROWS;
+    if (n_held > x->logits_rows) {
         float *grown = NULL;
-        if ((uint64_t)n_want <= SIZE_MAX / sizeof(float) / (uint64_t)vocab_size)
-            grown = realloc(x->logits, (size_t)n_want * (size_t)vocab_size * sizeof(float));
+        if ((uint64_t)n_held <= SIZE_MAX / sizeof(float) / (uint64_t)vocab_size)
+            grown = realloc(x->logits, (size_t)n_held * (size_t)vocab_size * sizeof(float));
         if (!grown)
-            return err_set(err, errlen, "not enough memory for %" PRId64 " rows of logits", n_want);
+            return err_set(err, errlen, "not enough memory for %" PRId64 " rows of logits", n_held);
         x->logits = grown;
-        x->logits_rows = n_want;
+        x->logits_rows = n_held;
     }
     if (reserve(x, err, errlen))
         return -1;
@@ -230,7 +233,9 @@ int context_eval(struct context *x, const struct batch *b, const float **logits,
     store_prefixes(x);
 
     x->fault.op = NULL;
+    x->batch = b;
     x->rows = x->logits;
+    x->row0 = 0;
     bool stopped = false;
     int failed = 0;
     for (int from = 0; from < b->n && !x->fault.op && !stopped && !failed; from += x->n) {
@@ -240,7 +245,9 @@ int context_eval(struct context *x, const struct batch *b, const float **logits,
         slide(x, b, from, n);
         set_slice(x, b, from, n);
         team_run_n(x->team, x->n == 1 ? x->opt.n_threads : x->opt.n_threads_batch, forward, x);
-        x->rows += x->n_want * vocab_size;
+        x->row0 += x->n_want;
+        if (!b->take)
+            x->rows += x->n_want * vocab_size;
         stopped = from + n < b->n && b->stop && b->stop();
     }
 
@@ -258,7 +265,7 @@ int context_eval(struct context *x, const struct batch *b, const float **logits,
         return err_set(err, errlen, "%s: a value is not finite", x->fault.op);
     if (stopped)
         return CONTEXT_STOPPED;
-    if (logits)
+    if (logits && !b->take)
         *logits = x->logits;
     return 0;
 }

@@ -46,11 +46,14 @@ struct context {
     void *linear_scratch, *attention_scratch;
     size_t attention_scratch_bytes;
 
+    const struct batch *batch; /* being evaluated */
+
     /* Of the slice being evaluated. */
     const int32_t *id;
     int n, n_want;
     int prefix_at; /* forward_prefix: its first position */
     float *rows;   /* where its logits go */
+    int64_t row0;  /* wanted rows of the slices before it */
     struct {
         const char *op; /* NULL: all finite so far */
         int layer;      /* −1: none */

@@ -3,6 +3,7 @@
  * work out and end in barriers. */
 #include "model/arch.h"
 #include "model/context.h"
+#include "model/observe.h"
 #include "model/rope.h"
 
 #include <math.h>
@@ -69,6 +70,17 @@ static void add_lora(struct worker *w, struct context *x, const float *in, int n
     ops->linear(w, &a);
 }
 
+/* Shows the batch's observer what products multiply with: their input is made by now. */
+static void observe(struct worker *w, const struct context *x, struct rows in, int n_products,
+                    const struct product product[])
+{
+    struct observation o = {.x = in.x, .n = in.n, .cols = (int)product[0].matrix->packed.cols};
+    for (; o.n_parts < n_products; o.n_parts++)
+        o.part[o.n_parts] = product[o.n_parts].matrix;
+    x->batch->observe(x->batch->observe_arg, w, &o);
+    team_barrier(w);
+}
+
 /* One input (rows of the matrices' width), up to three products. Matrices whose input is ordered (act-order)
  * share it while their order is the same. */
 static void linear(struct worker *w, struct context *x, struct rows in, int n_products,
@@ -106,6 +118,8 @@ static void linear(struct worker *w, struct context *x, struct rows in, int n_pr
     for (int i = 0; i < n_products; i++)
         if (product[i].matrix->lora_a.data)
             add_lora(w, x, in.x, in.n, &product[i]);
+    if (x->batch->observe)
+        observe(w, x, in, n_products, product);
 }
 
 /* The last product of attention and feed-forward: added to the residual stream, with a norm of its own
@@ -282,6 +296,24 @@ static void feed_forward(struct worker *w, struct context *x, int l)
     check(w, x, l, "FFN down", x->x, (int64_t)x->n * c->dim);
 }
 
+/* The n rows of logits from the slice's wanted row `at` on go to who takes them. */
+static void take_rows(struct worker *w, struct context *x, int at, int n)
+{
+    const struct ops *ops = x->model->ops;
+    const int64_t vocab_size = x->model->config.vocab_size;
+    const float *rows = x->chunk;
+    if (!ops->on_host) {
+        rows = x->rows;
+        if (w->id == 0)
+            ops->download(x->rows, x->chunk, (size_t)(n * vocab_size) * sizeof(float));
+        team_barrier(w);
+    }
+    int64_t begin, end;
+    while (team_next(w, n, 1, &begin, &end))
+        x->batch->take(x->batch->take_arg, w->id, x->row0 + at + begin, rows + begin * vocab_size);
+    team_barrier(w);
+}
+
 /* Logits of the wanted tokens, a few rows at a time: all rows of a long prompt would be gigabytes. */
 static void output(struct worker *w, struct context *x)
 {
@@ -299,9 +331,14 @@ static void output(struct worker *w, struct context *x)
         if (c->logit_softcap > 0)
             m->ops->softcap(w, x->chunk, len, c->logit_softcap);
         check(w, x, -1, "logits", x->chunk, len);
-        if (w->id == 0)
-            m->ops->download(x->rows + (int64_t)at * c->vocab_size, x->chunk, (size_t)len * sizeof(float));
-        team_barrier(w);
+        if (x->batch->take) {
+            take_rows(w, x, at, n);
+        } else {
+            if (w->id == 0)
+                m->ops->download(x->rows + (int64_t)at * c->vocab_size, x->chunk,
+                                 (size_t)len * sizeof(float));
+            team_barrier(w);
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 #ifndef QUOLL_LAYERS_H
 #define QUOLL_LAYERS_H
 
-#include "model/model.h"
+#include "model/naming.h"
 
 /* A weight matrix and what belongs to its product. */
 struct matrix {
@@ -12,6 +12,8 @@ struct matrix {
     const int32_t *order;    /* (cols) GPTQ act-order: its input is x[order[0]], x[order[1]], …; NULL: x.
                               * Matrices of one layer with equal orders share the pointer */
     struct packed_list next; /* what comes after the product that this matrix ends */
+    enum role role;          /* what it is, of which layer (−1: none), of which expert (−1: none) */
+    int layer, expert;
 };
 
 /* The weights of one layer, named as in GGUF. What the architecture does not have is NULL. */

@@ -173,6 +173,19 @@ static struct matrix *matrix_of(struct model *m, const struct binding *b)
     return binding_place(m, b);
 }
 
+/* Matrices know what they are: the forward pass tells observers (observe.h). */
+static void name_matrices(struct model *m, const struct binding *b, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        if (!role_is_matrix(b[i].role))
+            continue;
+        struct matrix *to = matrix_of(m, &b[i]);
+        to->role = b[i].role;
+        to->layer = b[i].layer;
+        to->expert = b[i].expert;
+    }
+}
+
 static int load_orders(struct model *m, const struct binding *b, size_t n)
 {
     for (size_t i = 0; i < n; i++)
@@ -358,6 +371,7 @@ int model_load(struct model **out, struct weights *w, const struct model_options
         goto failed;
     if (alloc_layers(m) || load_vectors(m, b, n) || order_prefix(m) || load_orders(m, b, n))
         goto no_memory;
+    name_matrices(m, b, n);
     if (load_rope(m, w, err, errlen))
         goto failed;
     if (image_load(m, w, b, n, opt))

@@ -143,6 +143,8 @@ int cache_copy_prefix(struct cache *c, int dst, int src, int64_t len);
 
 /* ---- Forward pass ---------------------------------------------------------------------------- */
 
+struct observation; /* model/observe.h */
+
 /* The only way in. Positions of a sequence must continue it: pos = cache_len(seq), +1, … in order. */
 struct batch {
     int n;
@@ -151,6 +153,15 @@ struct batch {
     const int64_t *pos;         /* NULL: continue each sequence */
     const uint8_t *want_logits; /* NULL: the last token only */
     bool (*stop)(void);         /* asked between slices: true ends the evaluation; NULL: never */
+    /* Not NULL: is given each wanted row of logits where it is made, instead of a buffer of all of them:
+     * row i of those wanted, from 0 on, lent during the call. Several threads call it at once, each for
+     * other rows, in any order; thread: 0 … the context's larger number of threads − 1. */
+    void (*take)(void *arg, int thread, int64_t i, const float *row);
+    void *take_arg;
+    /* Not NULL: sees what matrices multiply with. All threads call it with the same arguments, as an
+     * operator: it shares the work out, and the rows stay until all have returned. */
+    void (*observe)(void *arg, struct worker *w, const struct observation *o);
+    void *observe_arg;
 };
 
 enum { CONTEXT_STOPPED = 1 };
@@ -172,9 +183,9 @@ void context_free(struct context *x);            /* NULL is fine; the model and 
 uint64_t context_bytes(const struct context *x); /* scratch */
 
 /* Evaluates a batch; appends its tokens to the cache. logits (lent until the next call, may be NULL): one
- * row of vocab_size floats for each wanted token, in the batch's order. The rows' buffer grows when a
- * batch wants more of them than any before; one row is there from the start, so generation allocates
- * nothing. −1: an empty batch, an id out of range, positions that do not continue their sequence, no room
+ * row of vocab_size floats for each wanted token, in the batch's order; NULL with b->take. The rows' buffer
+ * grows when a batch wants more of them than any before; one row is there from the start, so generation
+ * allocates nothing. −1: an empty batch, an id out of range, positions that do not continue their sequence, no room
  * in the cache, a value that is not finite (check_finite). CONTEXT_STOPPED: b->stop said so. Nothing was
  * appended then; but a sequence whose layers with a sliding window have moved on is empty.
  *
