@@ -48,13 +48,9 @@
 #define EXP_MAX 0x1.62e42ep+6f
 #define EXP_MIN (-0x1.5d5894p+6f)
 
-/* e^x within 1 ulp; e^0 = 1; 0 below EXP_MIN; NaN stays. */
-MATHF_INLINE float mathf_exp(float x)
+/* e^x within 1 ulp, EXP_MIN ≤ x ≤ EXP_MAX; e^0 = 1. Without branches, for loops. */
+MATHF_INLINE float mathf_exp_inside(float x)
 {
-    if (!(x <= EXP_MAX)) /* or NaN */
-        return x + INFINITY;
-    if (x < EXP_MIN)
-        return 0;
     float n = rintf(x * EXP_LOG2E);
     float r = fmaf(n, -EXP_LN2_HI, x);
     r = fmaf(n, -EXP_LN2_LO, r);
@@ -69,6 +65,16 @@ MATHF_INLINE float mathf_exp(float x)
     bits += (uint32_t)(int32_t)n << 23;
     memcpy(&p, &bits, sizeof p);
     return p;
+}
+
+/* e^x within 1 ulp; 0 below EXP_MIN; NaN stays. */
+MATHF_INLINE float mathf_exp(float x)
+{
+    if (!(x <= EXP_MAX)) /* or NaN */
+        return x + INFINITY;
+    if (x < EXP_MIN)
+        return 0;
+    return mathf_exp_inside(x);
 }
 
 /* x / (1 + e^-x) (Elfwing et al. 2017). It goes to −0 as e^-x overflows; of −Inf it is NaN: a fault stays
