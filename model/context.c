@@ -45,6 +45,8 @@ static int check_batch(struct context *x, const struct batch *b, int64_t *n_want
                            i, b->pos[i], seq, pos);
         *n_want += b->want_logits ? b->want_logits[i] != 0 : i == b->n - 1;
     }
+    if (b->rows_out)
+        *n_want = 0;
     return 0;
 }
 
@@ -162,13 +164,16 @@ static void set_token(struct context *x, int i, int32_t seq, int64_t pos)
 /* Tokens [from, from + n) of the batch become the slice; x->start counts each sequence's positions on. */
 static void set_slice(struct context *x, const struct batch *b, int from, int n)
 {
+    const int64_t dim = x->model->config.dim;
     x->id = b->id + from;
+    x->rows_in = b->rows_in ? b->rows_in + from * dim : NULL;
+    x->rows_out = b->rows_out ? b->rows_out + from * dim : NULL;
     x->n = n;
     x->n_want = 0;
     for (int i = 0; i < n; i++) {
         int32_t seq = b->seq ? b->seq[from + i] : 0;
         set_token(x, i, seq, x->start[seq]++);
-        if (b->want_logits ? b->want_logits[from + i] != 0 : from + i == b->n - 1)
+        if (!b->rows_out && (b->want_logits ? b->want_logits[from + i] != 0 : from + i == b->n - 1))
             x->want[x->n_want++] = i;
     }
 }

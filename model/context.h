@@ -51,9 +51,11 @@ struct context {
     /* Of the slice being evaluated. */
     const int32_t *id;
     int n, n_want;
-    int prefix_at; /* forward_prefix: its first position */
-    float *rows;   /* where its logits go */
-    int64_t row0;  /* wanted rows of the slices before it */
+    int prefix_at;        /* forward_prefix: its first position */
+    float *rows;          /* where its logits go */
+    int64_t row0;         /* wanted rows of the slices before it */
+    const float *rows_in; /* struct batch's, of this slice */
+    float *rows_out;
     struct {
         const char *op; /* NULL: all finite so far */
         int layer;      /* −1: none */

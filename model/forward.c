@@ -355,15 +355,28 @@ static void rope_table(struct worker *w, struct context *x, const struct rope *r
                                                            .scale = r->attention_factor});
 }
 
+static void embed(struct worker *w, struct context *x)
+{
+    const struct model *m = x->model;
+    const struct config *c = &m->config;
+    if (x->rows_in) {
+        if (w->id == 0)
+            m->ops->upload(x->x, x->rows_in, (size_t)x->n * (size_t)c->dim * sizeof(float));
+        team_barrier(w);
+        return;
+    }
+    m->ops->embed(w, x->x, &m->token_embd.packed, x->id, x->n);
+    if (c->embedding_scale != 1)
+        m->ops->scale(w, x->x, x->x, (int64_t)x->n * c->dim, c->embedding_scale);
+}
+
 void forward(struct worker *w, void *arg)
 {
     struct context *x = arg;
     const struct model *m = x->model;
     const struct config *c = &m->config;
 
-    m->ops->embed(w, x->x, &m->token_embd.packed, x->id, x->n);
-    if (c->embedding_scale != 1)
-        m->ops->scale(w, x->x, x->x, (int64_t)x->n * c->dim, c->embedding_scale);
+    embed(w, x);
     check(w, x, -1, "embedding", x->x, (int64_t)x->n * c->dim);
     rope_table(w, x, m->rope, x->rope);
     if (m->rope_windowed)
@@ -372,6 +385,8 @@ void forward(struct worker *w, void *arg)
         attention(w, x, l);
         feed_forward(w, x, l);
     }
+    if (x->rows_out && w->id == 0)
+        m->ops->download(x->rows_out, x->x, (size_t)x->n * (size_t)c->dim * sizeof(float));
     output(w, x);
 }
 

@@ -60,4 +60,8 @@ struct model {
     struct model_memory memory;
 };
 
+/* Gives a matrix of m other weights: its rows in the file layout of type t. −1: out of memory; it is as it
+ * was then. */
+int matrix_replace(const struct model *m, struct matrix *x, enum qtype t, const void *rows);
+
 #endif

@@ -326,6 +326,33 @@ static uint64_t tensor_bytes(const struct weights *w)
     return sum;
 }
 
+/* Keeps the bindings and the description of some layers: they become the layers 0 … of a model, without a
+ * P-Tuning prefix. */
+static int keep_layers(struct model *m, struct binding *b, size_t *n, const struct model_options *opt)
+{
+    struct config *c = &m->config;
+    const int first = opt->first_layer, end = first + opt->n_layers;
+    if (first < 0 || opt->n_layers < 1 || opt->n_layers > c->n_layers || first > c->n_layers - opt->n_layers)
+        return -1;
+    size_t kept = 0;
+    for (size_t i = 0; i < *n; i++) {
+        const bool in_layer = b[i].layer >= first && b[i].layer < end;
+        const bool is_vector = b[i].layer < 0 && !role_is_matrix(b[i].role) && b[i].role != ROLE_PREFIX;
+        const bool is_embedding = b[i].role == ROLE_TOKEN_EMBD && first == 0;
+        if (in_layer || is_vector || is_embedding) {
+            b[kept] = b[i];
+            b[kept++].layer -= in_layer ? first : 0;
+        } else {
+            source_close(&b[i].source);
+        }
+    }
+    *n = kept;
+    memmove(c->windowed, c->windowed + first, (size_t)opt->n_layers * sizeof *c->windowed);
+    c->n_layers = opt->n_layers;
+    c->n_virtual = 0;
+    return 0;
+}
+
 /* Which product comes after which. */
 static void link_products(struct model *m)
 {
@@ -369,6 +396,11 @@ int model_load(struct model **out, struct weights *w, const struct model_options
     }
     if (bind_tensors(&b, &n, w, &m->config, (enum qtype)opt->quantize, err, errlen))
         goto failed;
+    if (opt->n_layers && keep_layers(m, b, &n, opt)) {
+        (void)err_set(err, errlen, "%s: layers %d … %d are not all there", weights_path(w), opt->first_layer,
+                      opt->first_layer + opt->n_layers - 1);
+        goto failed;
+    }
     if (alloc_layers(m) || load_vectors(m, b, n) || order_prefix(m) || load_orders(m, b, n))
         goto no_memory;
     name_matrices(m, b, n);
@@ -392,6 +424,18 @@ failed:
     bindings_free(b, n);
     model_free(m);
     return -1;
+}
+
+int matrix_replace(const struct model *m, struct matrix *x, enum qtype t, const void *rows)
+{
+    struct packed to;
+    if (m->ops->packed_alloc(&to, t, x->packed.rows, x->packed.cols))
+        return -1;
+    m->ops->pack(&to, 0, to.rows, rows);
+    if (x->packed.data)
+        m->ops->packed_release(&x->packed);
+    x->packed = to;
+    return 0;
 }
 
 static void release_matrix(const struct ops *ops, struct matrix *x)

@@ -78,6 +78,10 @@ struct model_options {
     const struct lora_option *lora; /* adapters, applied to every product */
     size_t n_lora;
     int quantize; /* float matrices are quantised to this enum qtype while loading; 0 (F32): kept */
+    /* Only layers first_layer … first_layer + n_layers − 1 are packed, and the embedding with layer 0: a
+     * model of which batches go through these alone (struct batch's rows_in, rows_out). n_layers 0: all of
+     * it. */
+    int first_layer, n_layers;
 
     const char *pack_cache;   /* folder where packed weights are kept (model/pack_cache.h); NULL: nowhere */
     const char *pack_version; /* with pack_cache: what is part of the files' fingerprint */
@@ -162,6 +166,10 @@ struct batch {
      * operator: it shares the work out, and the rows stay until all have returned. */
     void (*observe)(void *arg, struct worker *w, const struct observation *o);
     void *observe_arg;
+    /* (n, dim): what comes into the first layer in place of the ids' embeddings, NULL: those; and where what
+     * leaves the last layer goes, in place of logits, NULL: logits are computed. */
+    const float *rows_in;
+    float *rows_out;
 };
 
 enum { CONTEXT_STOPPED = 1 };
@@ -185,9 +193,9 @@ uint64_t context_bytes(const struct context *x); /* scratch */
 /* Evaluates a batch; appends its tokens to the cache. logits (lent until the next call, may be NULL): one
  * row of vocab_size floats for each wanted token, in the batch's order; NULL with b->take. The rows' buffer
  * grows when a batch wants more of them than any before; one row is there from the start, so generation
- * allocates nothing. −1: an empty batch, an id out of range, positions that do not continue their sequence, no room
- * in the cache, a value that is not finite (check_finite). CONTEXT_STOPPED: b->stop said so. Nothing was
- * appended then; but a sequence whose layers with a sliding window have moved on is empty.
+ * allocates nothing. −1: an empty batch, an id out of range, positions that do not continue their sequence,
+ * no room in the cache, a value that is not finite (check_finite). CONTEXT_STOPPED: b->stop said so. Nothing
+ * was appended then; but a sequence whose layers with a sliding window have moved on is empty.
  *
  * A text whose RoPE depends on its length (dynamic, longrope), or with a prefix that sees itself in both
  * directions (ChatGLM-6B), begins with one batch that holds all of its prompt. */
