@@ -17,6 +17,7 @@ static const struct command commands[] = {
     {"template", "render a chat template", cmd_template},
     {"logits", "write the logits of a sequence", cmd_logits},
     {"convert", "write a model as a GGUF", cmd_convert},
+    {"perplexity", "how well a model predicts a text, how far it is from another", cmd_perplexity},
 };
 enum { N_COMMANDS = sizeof commands / sizeof commands[0] };
 
@@ -32,7 +33,7 @@ static int print_usage(void)
 {
     printf("usage: quoll COMMAND [options]\n\n");
     for (size_t i = 0; i < N_COMMANDS; i++)
-        printf("  %-10s %s\n", commands[i].name, commands[i].summary);
+        printf("  %-11s %s\n", commands[i].name, commands[i].summary);
     printf(
         "\nquoll COMMAND --help lists a command's options; quoll --version says what this build can do.\n");
     return EXIT_OK;

@@ -12,9 +12,9 @@ int plan_memory(struct plan *p, const struct config *c, const struct weights *w,
                        .type_v = o->type_v >= 0 ? (enum qtype)o->type_v : usual};
     if (o->n_ctx < 0 && p->n_ctx > DEFAULT_CTX)
         p->n_ctx = DEFAULT_CTX;
-    p->n_batch = o->n_batch < p->n_ctx ? o->n_batch : (int)p->n_ctx;
-    const struct model_options mo = {.ops = ops_cpu(o->isa), .quantize = o->quantize};
     const int n_seqs = o->n_seqs > 1 ? o->n_seqs : 1;
+    p->n_batch = o->n_batch < p->n_ctx * n_seqs ? o->n_batch : (int)(p->n_ctx * n_seqs);
+    const struct model_options mo = {.ops = ops_cpu(o->isa), .quantize = o->quantize};
     const struct cache_options co = {p->n_ctx * n_seqs, n_seqs, p->type_k, p->type_v, p->n_batch};
     const struct context_options xo = {o->n_threads, o->n_threads_batch, p->n_batch, o->compute, false};
     return model_plan(&p->memory, w, &mo, &co, &xo, err, errlen);

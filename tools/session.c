@@ -105,7 +105,8 @@ static void choose_context(struct session *s, const struct run_options *o)
         tool_note(NOTE_USUAL,
                   "note: a context of %" PRId64 " tokens is more than the model's own %" PRId64 "\n",
                   s->n_ctx, own);
-    s->n_batch = o->n_batch < s->n_ctx ? o->n_batch : (int)s->n_ctx;
+    const int64_t positions = s->n_ctx * (o->n_seqs > 1 ? o->n_seqs : 1);
+    s->n_batch = o->n_batch < positions ? o->n_batch : (int)positions;
     enum qtype usual = o->compute == COMPUTE_F32 ? QTYPE_F32 : QTYPE_F16;
     s->type_k = o->type_k >= 0 ? (enum qtype)o->type_k : usual;
     s->type_v = o->type_v >= 0 ? (enum qtype)o->type_v : usual;

@@ -1,5 +1,5 @@
-/* A file that is written under a temporary name beside the target and renamed when it is complete. Private to
- * this folder. */
+/* A file that is written under a temporary name beside the target and renamed when it is complete. For
+ * formats of this folder, and for files that are no weights of the rooms above it. */
 #ifndef QUOLL_SAVE_H
 #define QUOLL_SAVE_H
 
