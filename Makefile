@@ -42,7 +42,7 @@ ALL_CFLAGS := -std=c17 -D_GNU_SOURCE -I. $(CFLAGS) $(WARN) $(WERROR) -ffp-contra
               -fopenmp -MMD -MP $(CONFIG_FLAGS)
 LINK    := $(CC) $(CFLAGS) -fopenmp $(CONFIG_FLAGS) $(LDFLAGS)
 
-PKGS    := jansson libpcre2-8 libutf8proc libprotobuf-c libedit libmd
+PKGS    := jansson libpcre2-8 libutf8proc libprotobuf-c libedit libmd openblas
 PKG_CFLAGS := $(shell pkg-config --cflags $(PKGS) 2>/dev/null)
 LDLIBS  := $(shell pkg-config --libs $(PKGS) 2>/dev/null) -lm
 TEST_LIBS := $(shell pkg-config --libs check 2>/dev/null)
@@ -55,6 +55,10 @@ AVX512  := $(AVX2) -mavx512f -mavx512bw -mavx512dq -mavx512vl
 %_avx2.o:    ISA_FLAGS := $(AVX2)
 # Packing is most of a load's time, and all vectorisable loops.
 %/pack.o %/pack_rows.o: ISA_FLAGS := $(if $(filter release,$(CONFIG)),-O3)
+# Without AVX gcc says much about how vectors of 8 would be passed; they are not, all is inlined.
+quant_fit := $(if $(filter release,$(CONFIG)),-O3) -Wno-psabi
+%/quant/fit.o: ISA_FLAGS := $(quant_fit)
+%/quant/fit_avx2.o: ISA_FLAGS := $(AVX2) $(quant_fit)
 # Loops over rows of logits, in vectors: gcc keeps comparisons of floats scalar while they may trap.
 %/divergence.o: ISA_FLAGS := $(if $(filter release,$(CONFIG)),-O3 -fno-trapping-math)
 ifeq ($(CONFIG),emu)

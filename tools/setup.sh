@@ -43,6 +43,7 @@ for group; do
         need libprotobuf-c-dev 'SentencePiece models' pkg-config --exists libprotobuf-c
         need protobuf-c-compiler 'SentencePiece models' protoc-c --version
         need libedit-dev 'line editing in the chat' pkg-config --exists libedit
+        need libopenblas-openmp-dev 'linear algebra of the quantisation methods' pkg-config --exists openblas
         need libmd-dev 'SHA-256' pkg-config --exists libmd
         ;;
     test)  need check 'the test framework' pkg-config --exists check ;;
