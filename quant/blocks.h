@@ -56,8 +56,8 @@
 typedef void unpack_32(struct block_32 *b, const void *block);
 typedef void unpack_256(struct block_256 *b, const void *block);
 typedef void unpack_zero(struct block_zero *b, const void *block);
-/* Quantises one block's values and writes it, to any alignment. */
-typedef void pack_block(void *block, const float *x);
+/* Quantises one block's values and writes it, to any alignment. w: their weights, NULL: all 1. */
+typedef void pack_block(void *block, const float *x, const float *w);
 
 ALWAYS_INLINE void decode_32(float *dst, const void *src, int64_t n, int64_t block_bytes, bool has_min,
                              unpack_32 *unpack)
@@ -99,12 +99,12 @@ ALWAYS_INLINE void decode_zero(float *dst, const void *src, int64_t n, int64_t b
     }
 }
 
-static inline void encode_blocks(void *dst, const float *src, int64_t n, int block_len, int64_t block_bytes,
-                                 pack_block *pack)
+static inline void encode_blocks(void *dst, const float *src, const float *importance, int64_t n,
+                                 int block_len, int64_t block_bytes, pack_block *pack)
 {
     uint8_t *block = dst;
-    for (; n > 0; n -= block_len, src += block_len, block += block_bytes)
-        pack(block, src);
+    for (int64_t i = 0; i < n; i += block_len, block += block_bytes)
+        pack(block, src + i, importance ? importance + i : NULL);
 }
 
 ALWAYS_INLINE int32_t dot_i8(const int8_t *q, const int8_t *a, int n)

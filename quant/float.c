@@ -114,8 +114,9 @@ void f32_decode(float *dst, const void *src, int64_t n)
     memcpy(dst, src, (size_t)n * sizeof *dst);
 }
 
-void f32_encode(void *dst, const float *src, int64_t n)
+void f32_encode(void *dst, const float *src, const float *importance, int64_t n)
 {
+    (void)importance;
     memcpy(dst, src, (size_t)n * sizeof *src);
 }
 
@@ -127,8 +128,9 @@ void f16_decode(float *dst, const void *src, int64_t n)
         dst[i] = load_f16(src, i);
 }
 
-void f16_encode(void *dst, const float *src, int64_t n)
+void f16_encode(void *dst, const float *src, const float *importance, int64_t n)
 {
+    (void)importance;
     for (int64_t i = 0; i < n; i++)
         store_16(dst, i, f32_to_f16(src[i]));
 }
@@ -141,8 +143,9 @@ void bf16_decode(float *dst, const void *src, int64_t n)
         dst[i] = load_bf16(src, i);
 }
 
-void bf16_encode(void *dst, const float *src, int64_t n)
+void bf16_encode(void *dst, const float *src, const float *importance, int64_t n)
 {
+    (void)importance;
     for (int64_t i = 0; i < n; i++)
         store_16(dst, i, f32_to_bf16(src[i]));
 }

@@ -20,10 +20,10 @@ struct block_zero {
     uint8_t q[32];
 };
 
-/* The table's to_f32, from_f32 and dot. */
-#define QTYPE_FUNCTIONS(type)                                   \
-    void type##_decode(float *dst, const void *src, int64_t n); \
-    void type##_encode(void *dst, const float *src, int64_t n); \
+/* The table's to_f32, quantise and dot. */
+#define QTYPE_FUNCTIONS(type)                                                            \
+    void type##_decode(float *dst, const void *src, int64_t n);                          \
+    void type##_encode(void *dst, const float *src, const float *importance, int64_t n); \
     float type##_dot(const void *row, const void *x, int64_t n)
 
 QTYPE_FUNCTIONS(f32);

@@ -27,10 +27,10 @@ static void unpack_int2z(struct block_zero *b, const void *block)
         b->q[i] = in.q[i % 8] >> (i / 8 * 2) & 3;
 }
 
-static void pack_int2z(void *block, const float *x)
+static void pack_int2z(void *block, const float *x, const float *w)
 {
     struct block_zero b;
-    fit_32_zero(&b, x, 3);
+    fit_functions()->group_zero(&b.d, &b.zero, b.q, x, w, 32, 2);
     struct block_int2z out = {.d = f32_to_f16(b.d), .zero = (uint8_t)b.zero};
     for (int i = 0; i < 32; i++)
         out.q[i % 8] = (uint8_t)(out.q[i % 8] | b.q[i] << (i / 8 * 2));
@@ -47,10 +47,10 @@ static void unpack_int3z(struct block_zero *b, const void *block)
         b->q[i] = (uint8_t)((in.q[i % 8] >> (i / 8 * 2) & 3) | (in.qh[i / 8] >> (i % 8) & 1) << 2);
 }
 
-static void pack_int3z(void *block, const float *x)
+static void pack_int3z(void *block, const float *x, const float *w)
 {
     struct block_zero b;
-    fit_32_zero(&b, x, 7);
+    fit_functions()->group_zero(&b.d, &b.zero, b.q, x, w, 32, 3);
     struct block_int3z out = {.d = f32_to_f16(b.d), .zero = (uint8_t)b.zero};
     for (int i = 0; i < 32; i++) {
         out.q[i % 8] = (uint8_t)(out.q[i % 8] | (b.q[i] & 3) << (i / 8 * 2));
@@ -71,10 +71,10 @@ static void unpack_int4z(struct block_zero *b, const void *block)
     }
 }
 
-static void pack_int4z(void *block, const float *x)
+static void pack_int4z(void *block, const float *x, const float *w)
 {
     struct block_zero b;
-    fit_32_zero(&b, x, 15);
+    fit_functions()->group_zero(&b.d, &b.zero, b.q, x, w, 32, 4);
     struct block_int4z out = {.d = f32_to_f16(b.d), .zero = (uint8_t)b.zero};
     for (int i = 0; i < 16; i++)
         out.q[i] = (uint8_t)(b.q[i] | b.q[i + 16] << 4);
@@ -90,24 +90,24 @@ static void unpack_int8z(struct block_zero *b, const void *block)
     memcpy(b->q, in.q, sizeof in.q);
 }
 
-static void pack_int8z(void *block, const float *x)
+static void pack_int8z(void *block, const float *x, const float *w)
 {
     struct block_zero b;
-    fit_32_zero(&b, x, 255);
+    fit_functions()->group_zero(&b.d, &b.zero, b.q, x, w, 32, 8);
     struct block_int8z out = {.d = f32_to_f16(b.d), .zero = (uint16_t)b.zero};
     memcpy(out.q, b.q, sizeof out.q);
     memcpy(block, &out, sizeof out);
 }
 
-#define DEFINE_INTZ(type)                                                         \
-    void type##_decode(float *dst, const void *src, int64_t n)                    \
-    {                                                                             \
-        decode_zero(dst, src, n, sizeof(struct block_##type), unpack_##type);     \
-    }                                                                             \
-    void type##_encode(void *dst, const float *src, int64_t n)                    \
-    {                                                                             \
-        encode_blocks(dst, src, n, 32, sizeof(struct block_##type), pack_##type); \
-    }                                                                             \
+#define DEFINE_INTZ(type)                                                                     \
+    void type##_decode(float *dst, const void *src, int64_t n)                                \
+    {                                                                                         \
+        decode_zero(dst, src, n, sizeof(struct block_##type), unpack_##type);                 \
+    }                                                                                         \
+    void type##_encode(void *dst, const float *src, const float *importance, int64_t n)       \
+    {                                                                                         \
+        encode_blocks(dst, src, importance, n, 32, sizeof(struct block_##type), pack_##type); \
+    }                                                                                         \
     DEFINE_DOT(type, dot_zero(row, x, n, sizeof(struct block_##type), unpack_##type))
 
 DEFINE_INTZ(int2z)

@@ -22,10 +22,10 @@ static void unpack(struct block_32 *b, const void *block)
     }
 }
 
-static void pack(void *block, const float *x)
+static void pack(void *block, const float *x, const float *w)
 {
     struct block_32 b;
-    fit_32(&b, x, &iq4_codes);
+    fit_functions()->block(&b, x, w, &iq4_codes);
     struct block_iq4_nl out = {.d = f32_to_f16(b.d)};
     for (int i = 0; i < 16; i++)
         out.qs[i] = (uint8_t)(iq4_index(b.q[i]) | iq4_index(b.q[i + 16]) << 4);
@@ -37,9 +37,9 @@ void iq4_nl_decode(float *dst, const void *src, int64_t n)
     decode_32(dst, src, n, sizeof(struct block_iq4_nl), false, unpack);
 }
 
-void iq4_nl_encode(void *dst, const float *src, int64_t n)
+void iq4_nl_encode(void *dst, const float *src, const float *importance, int64_t n)
 {
-    encode_blocks(dst, src, n, 32, sizeof(struct block_iq4_nl), pack);
+    encode_blocks(dst, src, importance, n, 32, sizeof(struct block_iq4_nl), pack);
 }
 
 DEFINE_DOT(iq4_nl, dot_32(row, x, n, sizeof(struct block_iq4_nl), false, unpack))

@@ -28,10 +28,10 @@ static void unpack(struct block_256 *b, const void *block)
     }
 }
 
-static void pack(void *block, const float *x)
+static void pack(void *block, const float *x, const float *w)
 {
     struct block_256 b;
-    fit_256(&b, x, 32, &iq4_codes, -32);
+    fit_functions()->super(&b, x, w, 32, &iq4_codes, -32);
     struct block_iq4_xs out = {.d = f32_to_f16(b.d)};
     for (int j = 0; j < 8; j++) {
         int s = b.scale[2 * j] + 32;
@@ -48,9 +48,9 @@ void iq4_xs_decode(float *dst, const void *src, int64_t n)
     decode_256(dst, src, n, sizeof(struct block_iq4_xs), false, unpack);
 }
 
-void iq4_xs_encode(void *dst, const float *src, int64_t n)
+void iq4_xs_encode(void *dst, const float *src, const float *importance, int64_t n)
 {
-    encode_blocks(dst, src, n, QK_K, sizeof(struct block_iq4_xs), pack);
+    encode_blocks(dst, src, importance, n, QK_K, sizeof(struct block_iq4_xs), pack);
 }
 
 DEFINE_DOT(iq4_xs, dot_256(row, x, n, sizeof(struct block_iq4_xs), false, unpack))

@@ -27,10 +27,10 @@ static void unpack(struct block_256 *b, const void *block)
             b->q[32 * k + l] = (int8_t)(in.qs[k / 4 * 32 + l] >> (k % 4 * 2) & 3);
 }
 
-static void pack(void *block, const float *x)
+static void pack(void *block, const float *x, const float *w)
 {
     struct block_256 b;
-    fit_256_min(&b, x, 16, 3, 15);
+    fit_functions()->super_min(&b, x, w, 16, 3, 15);
     struct block_q2_k out = {.d = f32_to_f16(b.d), .dmin = f32_to_f16(b.dmin)};
     for (int j = 0; j < 16; j++)
         out.scales[j] = (uint8_t)(b.scale[j] | b.min[j] << 4);
@@ -46,9 +46,9 @@ void q2_k_decode(float *dst, const void *src, int64_t n)
     decode_256(dst, src, n, sizeof(struct block_q2_k), true, unpack);
 }
 
-void q2_k_encode(void *dst, const float *src, int64_t n)
+void q2_k_encode(void *dst, const float *src, const float *importance, int64_t n)
 {
-    encode_blocks(dst, src, n, QK_K, sizeof(struct block_q2_k), pack);
+    encode_blocks(dst, src, importance, n, QK_K, sizeof(struct block_q2_k), pack);
 }
 
 DEFINE_DOT(q2_k, dot_256(row, x, n, sizeof(struct block_q2_k), true, unpack))

@@ -32,11 +32,11 @@ static void unpack(struct block_256 *b, const void *block)
         }
 }
 
-static void pack(void *block, const float *x)
+static void pack(void *block, const float *x, const float *w)
 {
-    static const struct codes codes = {-4, 3, NULL, NULL};
+    static const struct codes codes = {-4, 3, NULL};
     struct block_256 b;
-    fit_256(&b, x, 16, &codes, -32);
+    fit_functions()->super(&b, x, w, 16, &codes, -32);
     struct block_q3_k out = {.d = f32_to_f16(b.d)};
     for (int j = 0; j < 16; j++) {
         int s = b.scale[j] + 32;
@@ -58,9 +58,9 @@ void q3_k_decode(float *dst, const void *src, int64_t n)
     decode_256(dst, src, n, sizeof(struct block_q3_k), false, unpack);
 }
 
-void q3_k_encode(void *dst, const float *src, int64_t n)
+void q3_k_encode(void *dst, const float *src, const float *importance, int64_t n)
 {
-    encode_blocks(dst, src, n, QK_K, sizeof(struct block_q3_k), pack);
+    encode_blocks(dst, src, importance, n, QK_K, sizeof(struct block_q3_k), pack);
 }
 
 DEFINE_DOT(q3_k, dot_256(row, x, n, sizeof(struct block_q3_k), false, unpack))

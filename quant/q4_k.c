@@ -29,10 +29,10 @@ static void unpack(struct block_256 *b, const void *block)
         }
 }
 
-static void pack(void *block, const float *x)
+static void pack(void *block, const float *x, const float *w)
 {
     struct block_256 b;
-    fit_256_min(&b, x, 32, 15, 63);
+    fit_functions()->super_min(&b, x, w, 32, 15, 63);
     struct block_q4_k out = {.d = f32_to_f16(b.d), .dmin = f32_to_f16(b.dmin)};
     q4_k_pack_scales(out.scales, &b);
     for (int i = 0; i < 256; i++) {
@@ -47,9 +47,9 @@ void q4_k_decode(float *dst, const void *src, int64_t n)
     decode_256(dst, src, n, sizeof(struct block_q4_k), true, unpack);
 }
 
-void q4_k_encode(void *dst, const float *src, int64_t n)
+void q4_k_encode(void *dst, const float *src, const float *importance, int64_t n)
 {
-    encode_blocks(dst, src, n, QK_K, sizeof(struct block_q4_k), pack);
+    encode_blocks(dst, src, importance, n, QK_K, sizeof(struct block_q4_k), pack);
 }
 
 DEFINE_DOT(q4_k, dot_256(row, x, n, sizeof(struct block_q4_k), true, unpack))

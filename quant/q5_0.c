@@ -23,11 +23,11 @@ static void unpack(struct block_32 *b, const void *block)
     }
 }
 
-static void pack(void *block, const float *x)
+static void pack(void *block, const float *x, const float *w)
 {
-    static const struct codes codes = {-16, 15, NULL, NULL};
+    static const struct codes codes = {-16, 15, NULL};
     struct block_32 b;
-    fit_32(&b, x, &codes);
+    fit_functions()->block(&b, x, w, &codes);
     struct block_q5_0 out = {.d = f32_to_f16(b.d)};
     for (int i = 0; i < 32; i++) {
         int code = b.q[i] + 16;
@@ -42,9 +42,9 @@ void q5_0_decode(float *dst, const void *src, int64_t n)
     decode_32(dst, src, n, sizeof(struct block_q5_0), false, unpack);
 }
 
-void q5_0_encode(void *dst, const float *src, int64_t n)
+void q5_0_encode(void *dst, const float *src, const float *importance, int64_t n)
 {
-    encode_blocks(dst, src, n, 32, sizeof(struct block_q5_0), pack);
+    encode_blocks(dst, src, importance, n, 32, sizeof(struct block_q5_0), pack);
 }
 
 DEFINE_DOT(q5_0, dot_32(row, x, n, sizeof(struct block_q5_0), false, unpack))

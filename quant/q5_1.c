@@ -24,10 +24,10 @@ static void unpack(struct block_32 *b, const void *block)
     }
 }
 
-static void pack(void *block, const float *x)
+static void pack(void *block, const float *x, const float *w)
 {
     struct block_32 b;
-    fit_32_min(&b, x, 31);
+    fit_functions()->block_min(&b, x, w, 31);
     struct block_q5_1 out = {.d = f32_to_f16(b.d), .m = f32_to_f16(b.m)};
     for (int i = 0; i < 32; i++) {
         out.qs[i % 16] = (uint8_t)(out.qs[i % 16] | (b.q[i] & 15) << (i / 16 * 4));
@@ -41,9 +41,9 @@ void q5_1_decode(float *dst, const void *src, int64_t n)
     decode_32(dst, src, n, sizeof(struct block_q5_1), true, unpack);
 }
 
-void q5_1_encode(void *dst, const float *src, int64_t n)
+void q5_1_encode(void *dst, const float *src, const float *importance, int64_t n)
 {
-    encode_blocks(dst, src, n, 32, sizeof(struct block_q5_1), pack);
+    encode_blocks(dst, src, importance, n, 32, sizeof(struct block_q5_1), pack);
 }
 
 DEFINE_DOT(q5_1, dot_32(row, x, n, sizeof(struct block_q5_1), true, unpack))

@@ -29,11 +29,11 @@ static void unpack(struct block_256 *b, const void *block)
         }
 }
 
-static void pack(void *block, const float *x)
+static void pack(void *block, const float *x, const float *w)
 {
-    static const struct codes codes = {-32, 31, NULL, NULL};
+    static const struct codes codes = {-32, 31, NULL};
     struct block_256 b;
-    fit_256(&b, x, 16, &codes, -128);
+    fit_functions()->super(&b, x, w, 16, &codes, -128);
     struct block_q6_k out = {.d = f32_to_f16(b.d)};
     memcpy(out.scales, b.scale, sizeof out.scales);
     for (int i = 0; i < 256; i++) {
@@ -50,9 +50,9 @@ void q6_k_decode(float *dst, const void *src, int64_t n)
     decode_256(dst, src, n, sizeof(struct block_q6_k), false, unpack);
 }
 
-void q6_k_encode(void *dst, const float *src, int64_t n)
+void q6_k_encode(void *dst, const float *src, const float *importance, int64_t n)
 {
-    encode_blocks(dst, src, n, QK_K, sizeof(struct block_q6_k), pack);
+    encode_blocks(dst, src, importance, n, QK_K, sizeof(struct block_q6_k), pack);
 }
 
 DEFINE_DOT(q6_k, dot_256(row, x, n, sizeof(struct block_q6_k), false, unpack))

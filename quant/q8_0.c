@@ -18,10 +18,11 @@ static void unpack(struct block_32 *b, const void *block)
     memcpy(b->q, in.qs, sizeof in.qs);
 }
 
-static void pack(void *block, const float *x)
+static void pack(void *block, const float *x, const float *w)
 {
     struct block_32 b;
-    fit_32_extreme(&b, x, 127);
+    (void)w; /* rounding alone leaves nothing to weigh */
+    fit_functions()->block_extreme(&b, x, 127);
     struct block_q8_0 out = {.d = f32_to_f16(b.d)};
     memcpy(out.qs, b.q, sizeof out.qs);
     memcpy(block, &out, sizeof out);
@@ -32,9 +33,9 @@ void q8_0_decode(float *dst, const void *src, int64_t n)
     decode_32(dst, src, n, sizeof(struct block_q8_0), false, unpack);
 }
 
-void q8_0_encode(void *dst, const float *src, int64_t n)
+void q8_0_encode(void *dst, const float *src, const float *importance, int64_t n)
 {
-    encode_blocks(dst, src, n, 32, sizeof(struct block_q8_0), pack);
+    encode_blocks(dst, src, importance, n, 32, sizeof(struct block_q8_0), pack);
 }
 
 DEFINE_DOT(q8_0, dot_32(row, x, n, sizeof(struct block_q8_0), false, unpack))

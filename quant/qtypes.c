@@ -4,10 +4,37 @@
 #include <stddef.h>
 #include <strings.h>
 
+/* quantise without importances */
+#define FROM_F32(type)                                                  \
+    static void type##_from_f32(void *dst, const float *src, int64_t n) \
+    {                                                                   \
+        type##_encode(dst, src, NULL, n);                               \
+    }
+
+FROM_F32(f32)
+FROM_F32(f16)
+FROM_F32(bf16)
+FROM_F32(q4_0)
+FROM_F32(q4_1)
+FROM_F32(q5_0)
+FROM_F32(q5_1)
+FROM_F32(q8_0)
+FROM_F32(q2_k)
+FROM_F32(q3_k)
+FROM_F32(q4_k)
+FROM_F32(q5_k)
+FROM_F32(q6_k)
+FROM_F32(iq4_nl)
+FROM_F32(iq4_xs)
+FROM_F32(int2z)
+FROM_F32(int3z)
+FROM_F32(int4z)
+FROM_F32(int8z)
+
 #define MATRIX(type, id, len, bytes, is_f32)                                                           \
     {                                                                                                  \
         .name = #type, .gguf_id = id, .block_len = len, .block_bytes = bytes, .to_f32 = type##_decode, \
-        .from_f32 = type##_encode, .dot = type##_dot, .x_is_f32 = is_f32                               \
+        .quantise = type##_encode, .from_f32 = type##_from_f32, .dot = type##_dot, .x_is_f32 = is_f32  \
     }
 #define READ(type, id, len, bytes)                                                                     \
     {                                                                                                  \

@@ -200,9 +200,11 @@ struct qtype_info {
     int block_bytes;  /* bytes per block */
     /* n elements, a multiple of block_len; src and dst need no alignment. */
     void (*to_f32)(float *dst, const void *src, int64_t n);
-    /* NULL: read only. Least squared error (INT types: rounded between the extremes), no value weighs more
-     * than another. In block types a NaN or an infinite value makes its block NaN; values beyond what a
-     * half-float scale can reach (65504 × codes) saturate. */
+    /* Least squared error, each element's weighed by its importance (n of them, finite, at least 0; NULL: all
+     * the same). In block types a NaN or an infinite value makes its block NaN; values beyond what a
+     * half-float scale can reach (65504 × codes) saturate. The same bits on every CPU. */
+    void (*quantise)(void *dst, const float *src, const float *importance, int64_t n);
+    /* quantise without importances. */
     void (*from_f32)(void *dst, const float *src, int64_t n);
     /* Dot product of one row of n weights as the file has them, in the numerics contract's order:
      * x is float[n] when x_is_f32, else struct act_block[n / ACT_LEN]. */

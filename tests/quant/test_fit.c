@@ -1,4 +1,5 @@
 /* The quantisers: how close they come, and what they do with values that no block can hold. */
+#include "quant/fit.h"
 #include "quant/quant.h"
 #include "tests/test.h"
 
@@ -208,6 +209,105 @@ START_TEST(faults_stay_visible)
 }
 END_TEST
 
+/* Some columns matter a thousand times more than others, as activations of real models have it. */
+static void skewed_importance(float *w)
+{
+    for (int i = 0; i < N; i++)
+        w[i] = i % 13 == 0 ? 20 : i % 3 == 0 ? 1 : 0.02f;
+}
+
+static double weighted_error(const float *y, const float *x, const float *w)
+{
+    double error = 0;
+    for (int i = 0; i < N; i++)
+        error += (double)w[i] * pow((double)y[i] - (double)x[i], 2);
+    return error;
+}
+
+START_TEST(importance_lowers_the_weighted_error)
+{
+    const struct qtype_info *t = &qtypes[_i];
+    if (!t->quantise)
+        return;
+    float *w = malloc(N * sizeof *w);
+    ck_assert_ptr_nonnull(w);
+    skewed_importance(w);
+    there_and_back(t, s->y, s->x, N);
+    t->quantise(s->again, s->x, w, N);
+    t->to_f32(s->z, s->again, N);
+    double with = weighted_error(s->z, s->x, w), without = weighted_error(s->y, s->x, w);
+    if (t->block_len == 1 || _i == QTYPE_Q8_0)
+        ck_assert_mem_eq(s->z, s->y, sizeof s->z);
+    else
+        ck_assert_msg(with < 0.9 * without, "%s: %g with, %g without", t->name, with, without);
+
+    /* Only relative importance matters; none at all is the same as equal. */
+    const float flat[] = {1, 1e-30f, 1e30f, 0};
+    for (size_t k = 0; k < sizeof flat / sizeof *flat; k++) {
+        for (int i = 0; i < N; i++)
+            w[i] = flat[k];
+        t->quantise(s->again, s->x, w, N);
+        ck_assert_mem_eq(s->again, s->bytes, (size_t)qtype_bytes((enum qtype)_i, N));
+    }
+    free(w);
+}
+END_TEST
+
+/* The search compiled for AVX2 finds the same, to the last bit. */
+START_TEST(levels_agree)
+{
+#ifdef __x86_64__
+    if (!__builtin_cpu_supports("avx2")) {
+        test_skip("levels_agree", "this CPU has no AVX2");
+        return;
+    }
+    const struct fit_functions *a = &fit_plain, *b = &fit_avx2;
+    const struct codes eight = {-8, 7, NULL}, ternary = {-1, 1, NULL};
+    const struct codes *const codes[] = {&eight, &ternary, &iq4_codes, &fp4_codes};
+    float *w = malloc(N * sizeof *w);
+    ck_assert_ptr_nonnull(w);
+    skewed_importance(w);
+    s->x[5] = 300;
+    for (int i = 700; i < 720; i++)
+        s->x[i] = 0;
+    for (int with = 0; with < 2; with++)
+        for (int i = 0; i < N; i += QK_K) {
+            const float *x = s->x + i, *wi = with ? w + i : NULL;
+            struct block_256 p, q;
+            struct block_32 k, l;
+            struct block_zero y, z;
+            memset(&k, 0, sizeof k);
+            memset(&l, 0, sizeof l);
+            for (size_t c = 0; c < sizeof codes / sizeof *codes; c++) {
+                a->super(&p, x, wi, 16, codes[c], -32);
+                b->super(&q, x, wi, 16, codes[c], -32);
+                ck_assert_mem_eq(&p, &q, sizeof p);
+                a->block(&k, x, wi, codes[c]);
+                b->block(&l, x, wi, codes[c]);
+                ck_assert_mem_eq(&k, &l, sizeof k);
+            }
+            for (int q_max = 3; q_max < 32; q_max = 2 * q_max + 1) {
+                a->super_min(&p, x, wi, 32, q_max, 63);
+                b->super_min(&q, x, wi, 32, q_max, 63);
+                ck_assert_mem_eq(&p, &q, sizeof p);
+                a->block_min(&k, x, wi, q_max);
+                b->block_min(&l, x, wi, q_max);
+                ck_assert_mem_eq(&k, &l, sizeof k);
+            }
+            a->block_extreme(&k, x, 127);
+            b->block_extreme(&l, x, 127);
+            ck_assert_mem_eq(&k, &l, sizeof k);
+            for (int bits = 2; bits <= 8; bits++) {
+                a->group_zero(&y.d, &y.zero, y.q, x, wi, 32, bits);
+                b->group_zero(&z.d, &z.zero, z.q, x, wi, 32, bits);
+                ck_assert_mem_eq(&y, &z, sizeof y);
+            }
+        }
+    free(w);
+#endif
+}
+END_TEST
+
 static Suite *fit_suite(void)
 {
     Suite *suite = suite_create("quant/fit");
@@ -222,6 +322,8 @@ static Suite *fit_suite(void)
     tcase_add_loop_test(tc, tiny_values, 0, QTYPE_N_MATRIX);
     tcase_add_loop_test(tc, huge_values, 0, QTYPE_N_MATRIX);
     tcase_add_loop_test(tc, faults_stay_visible, 0, QTYPE_N_MATRIX);
+    tcase_add_loop_test(tc, importance_lowers_the_weighted_error, 0, QTYPE_N_MATRIX);
+    tcase_add_test(tc, levels_agree);
     suite_add_tcase(suite, tc);
     return suite;
 }

@@ -35,6 +35,7 @@ START_TEST(rows_match_the_specification)
     ck_assert((t->to_f32 != NULL) == computes);
     bool only_read = _i >= QTYPE_IQ1_S && _i <= QTYPE_NVFP4;
     ck_assert((t->from_f32 != NULL) == (computes && !only_read));
+    ck_assert((t->quantise != NULL) == (t->from_f32 != NULL));
     ck_assert((t->unpack != NULL) == (only_read && t->block_len == QK_K));
     ck_assert((t->dot != NULL) == computes);
     ck_assert(t->x_is_f32 == (_i <= QTYPE_BF16));
