@@ -238,7 +238,20 @@ struct combine_args {
     bool add; /* dst += mixture, else dst = mixture */
 };
 
-/* A backend. The CPU fills the table (ops_cpu), CUDA will fill it a second time. Buffers are the
+/* What operators of one slice of a batch will be given, all of it the host's memory. */
+struct slice_args {
+    const void *owner; /* whose buffers the operators work on: slices of one owner and as many tokens … */
+    bool repeats;      /* … are the same calls every time, but for what is in the memory named here */
+    int n, n_want;
+    const int32_t *id;             /* (n), NULL: none are embedded */
+    const int32_t *want;           /* (n_want): rows gathered at the end */
+    const int64_t *pos;            /* (n): RoPE's positions, NULL: not one for each token */
+    const struct kv_slot *slot[2]; /* (n) each; NULL: not used */
+    float *logits;                 /* where deliver will put things: logits_bytes from here on */
+    size_t logits_bytes;
+};
+
+/* A backend. The CPU fills the table (ops_cpu), CUDA fills it a second time (cuda.h). Buffers are the
  * backend's own memory: the host reads and writes them through upload and download only. What describes a
  * batch is the host's own memory: slots and their page tables, ids and indices (embed, gather), positions,
  * frequencies and their rows (rope_table). */
@@ -252,6 +265,14 @@ struct ops {
     void (*release)(void *p, size_t bytes);
     void (*upload)(void *dst, const void *src, size_t bytes);
     void (*download)(void *dst, const void *src, size_t bytes);
+    /* Before the operators of a slice, after them; NULL: nothing to be done. begin: true when the backend has
+     * repeated an earlier slice's work on what a says: no operator is to be called. finish waits for the
+     * results; −1: something has failed since the backend was opened, its buffers hold nothing of use. */
+    bool (*begin)(const struct slice_args *a);
+    int (*finish)(char *err, size_t errlen);
+    /* As download, but dst has its bytes only when finish returns. NULL: download does it. */
+    void (*deliver)(void *dst, const void *src, size_t bytes);
+    void (*close)(void); /* gives back all memory and the device; NULL: nothing is held */
 
     /* Fills p and allocates p->data; −1: out of memory or a type that is no matrix type. */
     int (*packed_alloc)(struct packed *p, enum qtype type, int64_t rows, int64_t cols);

@@ -10,7 +10,10 @@
 #include <stdint.h>
 #include <string.h>
 
+/* CUDA's files say it in their own way. */
+#ifndef MATHF_INLINE
 #define MATHF_INLINE static inline __attribute__((always_inline))
+#endif
 
 /* Defines the function `name` of an inlined name_body, compiled twice: for CPUs with FMA, where fmaf is one
  * instruction, and without, where libm's gives the same bits, slowly. (target_clones would say it shorter,

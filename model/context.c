@@ -192,8 +192,39 @@ static void slide(struct context *x, const struct batch *b, int from, int n)
     }
 }
 
+/* Runs fn, the operators of the slice; −1: the backend failed. */
+static int run_slice(struct context *x, int n_threads, void (*fn)(struct worker *, void *), char *err,
+                     size_t errlen)
+{
+    const struct ops *ops = x->model->ops;
+    const struct config *c = &x->model->config;
+    const bool whole = fn == forward;
+    bool done = false;
+    if (ops->begin) {
+        const struct slice_args a = {
+            .owner = x->arena,
+            .repeats = whole && c->n_experts == 0 && !x->opt.check_finite && !x->rows_in && !x->rows_out &&
+                       !x->batch->take && !x->batch->observe && !rope_depends_on_length(x->model->rope) &&
+                       arch_sections(c->arch) == 1,
+            .n = x->n,
+            .n_want = whole ? x->n_want : 0,
+            .id = whole && !x->rows_in ? x->id : NULL,
+            .want = x->want,
+            .pos = whole && arch_sections(c->arch) == 1 ? x->pos : NULL,
+            .slot = {x->slot, whole && c->sliding_window ? x->slot_windowed : NULL},
+            .logits = x->rows,
+            .logits_bytes =
+                whole && !x->batch->take ? (size_t)x->n_want * (size_t)c->vocab_size * sizeof(float) : 0,
+        };
+        done = ops->begin(&a);
+    }
+    if (!done)
+        team_run_n(x->team, n_threads, fn, x);
+    return ops->finish ? ops->finish(err, errlen) : 0;
+}
+
 /* Sequences that begin get the P-Tuning prefix in front. */
-static void store_prefixes(struct context *x)
+static int store_prefixes(struct context *x, char *err, size_t errlen)
 {
     const int n_virtual = x->model->config.n_virtual;
     for (int s = 0; s < cache_n_seqs(x->cache); s++) {
@@ -205,9 +236,11 @@ static void store_prefixes(struct context *x)
             for (int i = 0; i < x->n; i++)
                 x->slot[i] =
                     (struct kv_slot){.pages = cache_pages(x->cache, s, false), .pos = x->prefix_at + i};
-            team_run_n(x->team, x->opt.n_threads_batch, forward_prefix, x);
+            if (run_slice(x, x->opt.n_threads_batch, forward_prefix, err, errlen))
+                return -1;
         }
     }
+    return 0;
 }
 
 static int set_capacity(struct context *x, int n, char *err, size_t errlen);
@@ -235,21 +268,19 @@ int context_eval(struct context *x, const struct batch *b, const float **logits,
     if (reserve(x, err, errlen))
         return -1;
     begin_texts(x, b);
-    store_prefixes(x);
-
     x->fault.op = NULL;
     x->batch = b;
     x->rows = x->logits;
     x->row0 = 0;
     bool stopped = false;
-    int failed = 0;
+    int failed = store_prefixes(x, err, errlen);
     for (int from = 0; from < b->n && !x->fault.op && !stopped && !failed; from += x->n) {
         int n = slice_len(x, b, from);
         if (n > x->capacity && (failed = set_capacity(x, n, err, errlen)) != 0)
             break;
         slide(x, b, from, n);
         set_slice(x, b, from, n);
-        team_run_n(x->team, x->n == 1 ? x->opt.n_threads : x->opt.n_threads_batch, forward, x);
+        failed = run_slice(x, x->n == 1 ? x->opt.n_threads : x->opt.n_threads_batch, forward, err, errlen);
         x->row0 += x->n_want;
         if (!b->take)
             x->rows += x->n_want * vocab_size;
@@ -362,6 +393,7 @@ static void free_slice(struct context *x)
 {
     if (x->arena)
         x->model->ops->release(x->arena, x->arena_bytes);
+    free(x->route_host);
     free(x->want);
     free(x->inv_freq);
     free(x->freq_row);
@@ -369,7 +401,7 @@ static void free_slice(struct context *x)
     free(x->slot_windowed);
     free(x->slot);
     x->arena = NULL;
-    x->want = x->freq_row = NULL;
+    x->route_host = x->want = x->freq_row = NULL;
     x->inv_freq = NULL;
     x->pos = NULL;
     x->slot_windowed = x->slot = NULL;
@@ -386,14 +418,16 @@ static int set_capacity(struct context *x, int n, char *err, size_t errlen)
     x->slot_windowed = calloc(count, sizeof *x->slot_windowed);
     x->pos = calloc(count * (size_t)arch_sections(m->config.arch), sizeof *x->pos);
     x->want = calloc(count, sizeof *x->want);
-    bool rows = rope_depends_on_length(m->rope);
+    bool rows = rope_depends_on_length(m->rope), routes = m->config.n_experts && !m->ops->on_host;
+    if (routes)
+        x->route_host = calloc((size_t)m->config.n_experts + 1, sizeof *x->route_host);
     if (rows) {
         x->freq_row = calloc(count, sizeof *x->freq_row);
         x->inv_freq = calloc(count * (size_t)m->rope->n_freqs, sizeof *x->inv_freq);
     }
     x->arena_bytes = lay_out(x, NULL, n);
     x->arena = m->ops->alloc(x->arena_bytes);
-    if (!x->slot || !x->slot_windowed || !x->pos || !x->want || !x->arena ||
+    if (!x->slot || !x->slot_windowed || !x->pos || !x->want || !x->arena || (routes && !x->route_host) ||
         (rows && (!x->freq_row || !x->inv_freq))) {
         x->capacity = 0;
         return err_set(err, errlen, "not enough memory for %zu bytes of activations (batch size %d)",
@@ -420,6 +454,8 @@ int context_new(struct context **out, const struct model *m, struct cache *c,
     x->cache = c;
     x->max_len = cache_capacity(c);
     x->opt = *opt;
+    if (!m->ops->on_host) /* one thread tells the device what to do */
+        x->opt.n_threads = x->opt.n_threads_batch = 1;
     int64_t most = cache_max_batch(c); /* no slice can hold more than the cache */
     if (x->opt.max_batch > most)
         x->opt.max_batch = (int)most;
@@ -429,7 +465,7 @@ int context_new(struct context **out, const struct model *m, struct cache *c,
     x->start = calloc(n_seqs, sizeof *x->start);
     x->logits_rows = 1;
     x->logits = calloc((size_t)m->config.vocab_size, sizeof *x->logits);
-    x->team = team_new(opt->n_threads > opt->n_threads_batch ? opt->n_threads : opt->n_threads_batch);
+    x->team = team_new(x->opt.n_threads > x->opt.n_threads_batch ? x->opt.n_threads : x->opt.n_threads_batch);
     int rc = set_capacity(x, x->opt.max_batch, err, errlen);
     if (rc == 0 && (!x->len || !x->start || !x->logits || !x->team))
         rc = err_set(err, errlen, "out of memory");

@@ -38,6 +38,7 @@ struct context {
     float *expert_in, *expert_out;      /* (n_used, dim) */
     float *route_logits, *route_weight; /* (n_experts), (n_used) */
     int32_t *route_first;               /* (n_experts + 1), once */
+    int32_t *route_host;                /* the host's copy, where the backend's memory is not the host's */
     int32_t *route_token, *route_row, *route_scratch; /* (n_used) */
     float *lora;                                      /* a x of an adapter (rank) */
     float *ordered;                                   /* the input of an act-order product, in its order */

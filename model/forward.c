@@ -254,9 +254,14 @@ static void mixture(struct worker *w, struct context *x, int l)
                                           .row = x->route_row,
                                           .scratch = x->route_scratch});
     m->ops->gather(w, x->expert_in, x->normed, x->route_token, x->n * c->n_experts_used, c->dim);
+    const int32_t *first = x->route_first;
+    if (x->route_host) {
+        m->ops->download(x->route_host, first, ((size_t)c->n_experts + 1) * sizeof *first);
+        first = x->route_host;
+    }
     for (int e = 0; e < c->n_experts; e++) {
-        int64_t row = x->route_first[e];
-        int n = (int)(x->route_first[e + 1] - row);
+        int64_t row = first[e];
+        int n = (int)(first[e + 1] - row);
         if (n == 0)
             continue;
         const struct ffn expert = {&y->gate_exps[e], &y->up_exps[e], &y->down_exps[e]};
@@ -335,8 +340,8 @@ static void output(struct worker *w, struct context *x)
             take_rows(w, x, at, n);
         } else {
             if (w->id == 0)
-                m->ops->download(x->rows + (int64_t)at * c->vocab_size, x->chunk,
-                                 (size_t)len * sizeof(float));
+                (m->ops->deliver ? m->ops->deliver : m->ops->download)(x->rows + (int64_t)at * c->vocab_size,
+                                                                       x->chunk, (size_t)len * sizeof(float));
             team_barrier(w);
         }
     }
