@@ -18,6 +18,7 @@ static const struct command commands[] = {
     {"logits", "write the logits of a sequence", cmd_logits},
     {"convert", "write a model as a GGUF", cmd_convert},
     {"perplexity", "how well a model predicts a text, how far it is from another", cmd_perplexity},
+    {"imatrix", "which columns of the matrices matter on a text", cmd_imatrix},
 };
 enum { N_COMMANDS = sizeof commands / sizeof commands[0] };
 
