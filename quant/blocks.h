@@ -56,6 +56,10 @@
 typedef void unpack_32(struct block_32 *b, const void *block);
 typedef void unpack_256(struct block_256 *b, const void *block);
 typedef void unpack_zero(struct block_zero *b, const void *block);
+/* Writes a shape to a block. */
+typedef void store_32(void *block, const struct block_32 *b);
+typedef void store_256(void *block, const struct block_256 *b);
+typedef void store_zero(void *block, const struct block_zero *b);
 /* Quantises one block's values and writes it, to any alignment. w: their weights, NULL: all 1. */
 typedef void pack_block(void *block, const float *x, const float *w);
 
@@ -106,6 +110,70 @@ static inline void encode_blocks(void *dst, const float *src, const float *impor
     for (int64_t i = 0; i < n; i += block_len, block += block_bytes)
         pack(block, src + i, importance ? importance + i : NULL);
 }
+
+/* The table's grid and set_codes: what a block's codes stand for, and other codes for its scales. Codes of a
+ * book are numbers of its entries. */
+#define DEFINE_CODES_32(type, lo_, hi_, book_, has_min)                     \
+    void type##_grid(struct code_grid *g, const void *block)                \
+    {                                                                       \
+        struct block_32 b;                                                  \
+        unpack(&b, block);                                                  \
+        *g = (struct code_grid){.lo = (lo_), .hi = (hi_), .book = (book_)}; \
+        for (int j = 0; j < 2; j++) {                                       \
+            g->scale[j] = b.d;                                              \
+            g->offset[j] = (has_min) ? b.m : 0;                             \
+        }                                                                   \
+    }                                                                       \
+    void type##_set_codes(void *block, const int16_t *code)                 \
+    {                                                                       \
+        const int8_t *const book = (book_);                                 \
+        struct block_32 b;                                                  \
+        unpack(&b, block);                                                  \
+        for (int i = 0; i < 32; i++)                                        \
+            b.q[i] = book ? book[code[i]] : (int8_t)code[i];                \
+        store(block, &b);                                                   \
+    }
+
+#define DEFINE_CODES_256(type, lo_, hi_, book_, has_min)                    \
+    void type##_grid(struct code_grid *g, const void *block)                \
+    {                                                                       \
+        struct block_256 b;                                                 \
+        unpack(&b, block);                                                  \
+        *g = (struct code_grid){.lo = (lo_), .hi = (hi_), .book = (book_)}; \
+        for (int j = 0; j < 16; j++) {                                      \
+            g->scale[j] = b.d * (float)b.scale[j];                          \
+            g->offset[j] = (has_min) ? -b.dmin * (float)b.min[j] : 0;       \
+        }                                                                   \
+    }                                                                       \
+    void type##_set_codes(void *block, const int16_t *code)                 \
+    {                                                                       \
+        const int8_t *const book = (book_);                                 \
+        struct block_256 b;                                                 \
+        unpack(&b, block);                                                  \
+        for (int i = 0; i < QK_K; i++)                                      \
+            b.q[i] = book ? book[code[i]] : (int8_t)code[i];                \
+        store(block, &b);                                                   \
+    }
+
+#define DEFINE_CODES_ZERO(type, bits, unpack_, store_)             \
+    void type##_grid(struct code_grid *g, const void *block)       \
+    {                                                              \
+        struct block_zero b;                                       \
+        unpack_(&b, block);                                        \
+        *g = (struct code_grid){.lo = 0, .hi = (1 << (bits)) - 1}; \
+        for (int j = 0; j < 2; j++) {                              \
+            g->scale[j] = b.d;                                     \
+            g->offset[j] = -b.d * (float)b.zero;                   \
+        }                                                          \
+    }                                                              \
+    void type##_set_codes(void *block, const int16_t *code)        \
+    {                                                              \
+        struct block_zero b;                                       \
+        unpack_(&b, block);                                        \
+        for (int i = 0; i < 32; i++)                               \
+            b.q[i] = (uint8_t)code[i];                             \
+        store_(block, &b);                                         \
+    }
 
 ALWAYS_INLINE int32_t dot_i8(const int8_t *q, const int8_t *a, int n)
 {

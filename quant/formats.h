@@ -29,22 +29,32 @@ struct block_zero {
 QTYPE_FUNCTIONS(f32);
 QTYPE_FUNCTIONS(f16);
 QTYPE_FUNCTIONS(bf16);
-QTYPE_FUNCTIONS(q4_0);
-QTYPE_FUNCTIONS(q4_1);
-QTYPE_FUNCTIONS(q5_0);
-QTYPE_FUNCTIONS(q5_1);
-QTYPE_FUNCTIONS(q8_0);
-QTYPE_FUNCTIONS(q2_k);
-QTYPE_FUNCTIONS(q3_k);
-QTYPE_FUNCTIONS(q4_k);
-QTYPE_FUNCTIONS(q5_k);
-QTYPE_FUNCTIONS(q6_k);
-QTYPE_FUNCTIONS(iq4_nl);
-QTYPE_FUNCTIONS(iq4_xs);
-QTYPE_FUNCTIONS(int2z);
-QTYPE_FUNCTIONS(int3z);
-QTYPE_FUNCTIONS(int4z);
-QTYPE_FUNCTIONS(int8z);
+
+/* Types whose codes can be set one by one, and (INT types) whose blocks can share their scales. */
+#define QTYPE_CODE_FUNCTIONS(type)                            \
+    QTYPE_FUNCTIONS(type);                                    \
+    void type##_grid(struct code_grid *g, const void *block); \
+    void type##_set_codes(void *block, const int16_t *code)
+#define QTYPE_GROUP_FUNCTIONS(type) \
+    QTYPE_CODE_FUNCTIONS(type);     \
+    void type##_encode_group(void *dst, const float *src, const float *importance, int64_t n, uint8_t *codes)
+
+QTYPE_CODE_FUNCTIONS(q4_0);
+QTYPE_CODE_FUNCTIONS(q4_1);
+QTYPE_CODE_FUNCTIONS(q5_0);
+QTYPE_CODE_FUNCTIONS(q5_1);
+QTYPE_CODE_FUNCTIONS(q8_0);
+QTYPE_CODE_FUNCTIONS(q2_k);
+QTYPE_CODE_FUNCTIONS(q3_k);
+QTYPE_CODE_FUNCTIONS(q4_k);
+QTYPE_CODE_FUNCTIONS(q5_k);
+QTYPE_CODE_FUNCTIONS(q6_k);
+QTYPE_CODE_FUNCTIONS(iq4_nl);
+QTYPE_CODE_FUNCTIONS(iq4_xs);
+QTYPE_GROUP_FUNCTIONS(int2z);
+QTYPE_GROUP_FUNCTIONS(int3z);
+QTYPE_GROUP_FUNCTIONS(int4z);
+QTYPE_GROUP_FUNCTIONS(int8z);
 
 /* Types that are only read. */
 #define QTYPE_READ_FUNCTIONS(type)                              \

@@ -27,14 +27,19 @@ static void unpack_int2z(struct block_zero *b, const void *block)
         b->q[i] = in.q[i % 8] >> (i / 8 * 2) & 3;
 }
 
+static void store_int2z(void *block, const struct block_zero *b)
+{
+    struct block_int2z out = {.d = f32_to_f16(b->d), .zero = (uint8_t)b->zero};
+    for (int i = 0; i < 32; i++)
+        out.q[i % 8] = (uint8_t)(out.q[i % 8] | b->q[i] << (i / 8 * 2));
+    memcpy(block, &out, sizeof out);
+}
+
 static void pack_int2z(void *block, const float *x, const float *w)
 {
     struct block_zero b;
     fit_functions()->group_zero(&b.d, &b.zero, b.q, x, w, 32, 2);
-    struct block_int2z out = {.d = f32_to_f16(b.d), .zero = (uint8_t)b.zero};
-    for (int i = 0; i < 32; i++)
-        out.q[i % 8] = (uint8_t)(out.q[i % 8] | b.q[i] << (i / 8 * 2));
-    memcpy(block, &out, sizeof out);
+    store_int2z(block, &b);
 }
 
 static void unpack_int3z(struct block_zero *b, const void *block)
@@ -47,16 +52,21 @@ static void unpack_int3z(struct block_zero *b, const void *block)
         b->q[i] = (uint8_t)((in.q[i % 8] >> (i / 8 * 2) & 3) | (in.qh[i / 8] >> (i % 8) & 1) << 2);
 }
 
+static void store_int3z(void *block, const struct block_zero *b)
+{
+    struct block_int3z out = {.d = f32_to_f16(b->d), .zero = (uint8_t)b->zero};
+    for (int i = 0; i < 32; i++) {
+        out.q[i % 8] = (uint8_t)(out.q[i % 8] | (b->q[i] & 3) << (i / 8 * 2));
+        out.qh[i / 8] = (uint8_t)(out.qh[i / 8] | b->q[i] >> 2 << (i % 8));
+    }
+    memcpy(block, &out, sizeof out);
+}
+
 static void pack_int3z(void *block, const float *x, const float *w)
 {
     struct block_zero b;
     fit_functions()->group_zero(&b.d, &b.zero, b.q, x, w, 32, 3);
-    struct block_int3z out = {.d = f32_to_f16(b.d), .zero = (uint8_t)b.zero};
-    for (int i = 0; i < 32; i++) {
-        out.q[i % 8] = (uint8_t)(out.q[i % 8] | (b.q[i] & 3) << (i / 8 * 2));
-        out.qh[i / 8] = (uint8_t)(out.qh[i / 8] | b.q[i] >> 2 << (i % 8));
-    }
-    memcpy(block, &out, sizeof out);
+    store_int3z(block, &b);
 }
 
 static void unpack_int4z(struct block_zero *b, const void *block)
@@ -71,14 +81,19 @@ static void unpack_int4z(struct block_zero *b, const void *block)
     }
 }
 
+static void store_int4z(void *block, const struct block_zero *b)
+{
+    struct block_int4z out = {.d = f32_to_f16(b->d), .zero = (uint8_t)b->zero};
+    for (int i = 0; i < 16; i++)
+        out.q[i] = (uint8_t)(b->q[i] | b->q[i + 16] << 4);
+    memcpy(block, &out, sizeof out);
+}
+
 static void pack_int4z(void *block, const float *x, const float *w)
 {
     struct block_zero b;
     fit_functions()->group_zero(&b.d, &b.zero, b.q, x, w, 32, 4);
-    struct block_int4z out = {.d = f32_to_f16(b.d), .zero = (uint8_t)b.zero};
-    for (int i = 0; i < 16; i++)
-        out.q[i] = (uint8_t)(b.q[i] | b.q[i + 16] << 4);
-    memcpy(block, &out, sizeof out);
+    store_int4z(block, &b);
 }
 
 static void unpack_int8z(struct block_zero *b, const void *block)
@@ -90,27 +105,51 @@ static void unpack_int8z(struct block_zero *b, const void *block)
     memcpy(b->q, in.q, sizeof in.q);
 }
 
+static void store_int8z(void *block, const struct block_zero *b)
+{
+    struct block_int8z out = {.d = f32_to_f16(b->d), .zero = (uint16_t)b->zero};
+    memcpy(out.q, b->q, sizeof out.q);
+    memcpy(block, &out, sizeof out);
+}
+
 static void pack_int8z(void *block, const float *x, const float *w)
 {
     struct block_zero b;
     fit_functions()->group_zero(&b.d, &b.zero, b.q, x, w, 32, 8);
-    struct block_int8z out = {.d = f32_to_f16(b.d), .zero = (uint16_t)b.zero};
-    memcpy(out.q, b.q, sizeof out.q);
-    memcpy(block, &out, sizeof out);
+    store_int8z(block, &b);
 }
 
-#define DEFINE_INTZ(type)                                                                     \
-    void type##_decode(float *dst, const void *src, int64_t n)                                \
-    {                                                                                         \
-        decode_zero(dst, src, n, sizeof(struct block_##type), unpack_##type);                 \
-    }                                                                                         \
-    void type##_encode(void *dst, const float *src, const float *importance, int64_t n)       \
-    {                                                                                         \
-        encode_blocks(dst, src, importance, n, 32, sizeof(struct block_##type), pack_##type); \
-    }                                                                                         \
-    DEFINE_DOT(type, dot_zero(row, x, n, sizeof(struct block_##type), unpack_##type))
+/* One scale and zero point for all n elements; codes: room for n. */
+static void encode_group(void *dst, const float *src, const float *importance, int64_t n, uint8_t *codes,
+                         int bits, int64_t block_bytes, store_zero *store)
+{
+    struct block_zero b;
+    uint8_t *block = dst;
+    fit_functions()->group_zero(&b.d, &b.zero, codes, src, importance, n, bits);
+    for (int64_t i = 0; i < n; i += 32, block += block_bytes) {
+        memcpy(b.q, codes + i, sizeof b.q);
+        store(block, &b);
+    }
+}
 
-DEFINE_INTZ(int2z)
-DEFINE_INTZ(int3z)
-DEFINE_INTZ(int4z)
-DEFINE_INTZ(int8z)
+#define DEFINE_INTZ(type, bits)                                                                        \
+    void type##_decode(float *dst, const void *src, int64_t n)                                         \
+    {                                                                                                  \
+        decode_zero(dst, src, n, sizeof(struct block_##type), unpack_##type);                          \
+    }                                                                                                  \
+    void type##_encode(void *dst, const float *src, const float *importance, int64_t n)                \
+    {                                                                                                  \
+        encode_blocks(dst, src, importance, n, 32, sizeof(struct block_##type), pack_##type);          \
+    }                                                                                                  \
+    void type##_encode_group(void *dst, const float *src, const float *importance, int64_t n,          \
+                             uint8_t *codes)                                                           \
+    {                                                                                                  \
+        encode_group(dst, src, importance, n, codes, bits, sizeof(struct block_##type), store_##type); \
+    }                                                                                                  \
+    DEFINE_DOT(type, dot_zero(row, x, n, sizeof(struct block_##type), unpack_##type))                  \
+    DEFINE_CODES_ZERO(type, bits, unpack_##type, store_##type)
+
+DEFINE_INTZ(int2z, 2)
+DEFINE_INTZ(int3z, 3)
+DEFINE_INTZ(int4z, 4)
+DEFINE_INTZ(int8z, 8)

@@ -22,14 +22,19 @@ static void unpack(struct block_32 *b, const void *block)
     }
 }
 
+static void store(void *block, const struct block_32 *b)
+{
+    struct block_iq4_nl out = {.d = f32_to_f16(b->d)};
+    for (int i = 0; i < 16; i++)
+        out.qs[i] = (uint8_t)(iq4_index(b->q[i]) | iq4_index(b->q[i + 16]) << 4);
+    memcpy(block, &out, sizeof out);
+}
+
 static void pack(void *block, const float *x, const float *w)
 {
     struct block_32 b;
     fit_functions()->block(&b, x, w, &iq4_codes);
-    struct block_iq4_nl out = {.d = f32_to_f16(b.d)};
-    for (int i = 0; i < 16; i++)
-        out.qs[i] = (uint8_t)(iq4_index(b.q[i]) | iq4_index(b.q[i + 16]) << 4);
-    memcpy(block, &out, sizeof out);
+    store(block, &b);
 }
 
 void iq4_nl_decode(float *dst, const void *src, int64_t n)
@@ -43,3 +48,5 @@ void iq4_nl_encode(void *dst, const float *src, const float *importance, int64_t
 }
 
 DEFINE_DOT(iq4_nl, dot_32(row, x, n, sizeof(struct block_iq4_nl), false, unpack))
+
+DEFINE_CODES_32(iq4_nl, 0, 15, iq4_values, false)

@@ -28,19 +28,25 @@ static void unpack(struct block_256 *b, const void *block)
     }
 }
 
+static void store(void *block, const struct block_256 *b)
+{
+    struct block_iq4_xs out = {.d = f32_to_f16(b->d)};
+    for (int j = 0; j < 8; j++) {
+        int s = b->scale[2 * j] + 32;
+        out.scales_l[j / 2] = (uint8_t)(out.scales_l[j / 2] | (s & 15) << (j % 2 * 4));
+        out.scales_h = (uint16_t)(out.scales_h | s >> 4 << (2 * j));
+        for (int i = 0; i < 16; i++)
+            out.qs[16 * j + i] =
+                (uint8_t)(iq4_index(b->q[32 * j + i]) | iq4_index(b->q[32 * j + 16 + i]) << 4);
+    }
+    memcpy(block, &out, sizeof out);
+}
+
 static void pack(void *block, const float *x, const float *w)
 {
     struct block_256 b;
     fit_functions()->super(&b, x, w, 32, &iq4_codes, -32);
-    struct block_iq4_xs out = {.d = f32_to_f16(b.d)};
-    for (int j = 0; j < 8; j++) {
-        int s = b.scale[2 * j] + 32;
-        out.scales_l[j / 2] = (uint8_t)(out.scales_l[j / 2] | (s & 15) << (j % 2 * 4));
-        out.scales_h = (uint16_t)(out.scales_h | s >> 4 << (2 * j));
-        for (int i = 0; i < 16; i++)
-            out.qs[16 * j + i] = (uint8_t)(iq4_index(b.q[32 * j + i]) | iq4_index(b.q[32 * j + 16 + i]) << 4);
-    }
-    memcpy(block, &out, sizeof out);
+    store(block, &b);
 }
 
 void iq4_xs_decode(float *dst, const void *src, int64_t n)
@@ -54,3 +60,5 @@ void iq4_xs_encode(void *dst, const float *src, const float *importance, int64_t
 }
 
 DEFINE_DOT(iq4_xs, dot_256(row, x, n, sizeof(struct block_iq4_xs), false, unpack))
+
+DEFINE_CODES_256(iq4_xs, 0, 15, iq4_values, false)

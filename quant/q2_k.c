@@ -27,18 +27,23 @@ static void unpack(struct block_256 *b, const void *block)
             b->q[32 * k + l] = (int8_t)(in.qs[k / 4 * 32 + l] >> (k % 4 * 2) & 3);
 }
 
+static void store(void *block, const struct block_256 *b)
+{
+    struct block_q2_k out = {.d = f32_to_f16(b->d), .dmin = f32_to_f16(b->dmin)};
+    for (int j = 0; j < 16; j++)
+        out.scales[j] = (uint8_t)(b->scale[j] | b->min[j] << 4);
+    for (int i = 0; i < 256; i++) {
+        uint8_t *byte = &out.qs[i / 128 * 32 + i % 32];
+        *byte = (uint8_t)(*byte | b->q[i] << (i / 32 % 4 * 2));
+    }
+    memcpy(block, &out, sizeof out);
+}
+
 static void pack(void *block, const float *x, const float *w)
 {
     struct block_256 b;
     fit_functions()->super_min(&b, x, w, 16, 3, 15);
-    struct block_q2_k out = {.d = f32_to_f16(b.d), .dmin = f32_to_f16(b.dmin)};
-    for (int j = 0; j < 16; j++)
-        out.scales[j] = (uint8_t)(b.scale[j] | b.min[j] << 4);
-    for (int i = 0; i < 256; i++) {
-        uint8_t *byte = &out.qs[i / 128 * 32 + i % 32];
-        *byte = (uint8_t)(*byte | b.q[i] << (i / 32 % 4 * 2));
-    }
-    memcpy(block, &out, sizeof out);
+    store(block, &b);
 }
 
 void q2_k_decode(float *dst, const void *src, int64_t n)
@@ -52,3 +57,5 @@ void q2_k_encode(void *dst, const float *src, const float *importance, int64_t n
 }
 
 DEFINE_DOT(q2_k, dot_256(row, x, n, sizeof(struct block_q2_k), true, unpack))
+
+DEFINE_CODES_256(q2_k, 0, 3, NULL, true)

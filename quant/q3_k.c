@@ -32,25 +32,30 @@ static void unpack(struct block_256 *b, const void *block)
         }
 }
 
-static void pack(void *block, const float *x, const float *w)
+static void store(void *block, const struct block_256 *b)
 {
-    static const struct codes codes = {-4, 3, NULL};
-    struct block_256 b;
-    fit_functions()->super(&b, x, w, 16, &codes, -32);
-    struct block_q3_k out = {.d = f32_to_f16(b.d)};
+    struct block_q3_k out = {.d = f32_to_f16(b->d)};
     for (int j = 0; j < 16; j++) {
-        int s = b.scale[j] + 32;
+        int s = b->scale[j] + 32;
         uint8_t *low = &out.scales[j % 8], *high = &out.scales[8 + j % 4];
         *low = (uint8_t)(*low | (s & 15) << (j / 8 * 4));
         *high = (uint8_t)(*high | s >> 4 << (j / 4 * 2));
     }
     for (int i = 0; i < 256; i++) {
-        int code = b.q[i] + 4;
+        int code = b->q[i] + 4;
         uint8_t *low = &out.qs[i / 128 * 32 + i % 32], *high = &out.hmask[i % 32];
         *low = (uint8_t)(*low | (code & 3) << (i / 32 % 4 * 2));
         *high = (uint8_t)(*high | code >> 2 << (i / 32));
     }
     memcpy(block, &out, sizeof out);
+}
+
+static void pack(void *block, const float *x, const float *w)
+{
+    static const struct codes codes = {-4, 3, NULL};
+    struct block_256 b;
+    fit_functions()->super(&b, x, w, 16, &codes, -32);
+    store(block, &b);
 }
 
 void q3_k_decode(float *dst, const void *src, int64_t n)
@@ -64,3 +69,5 @@ void q3_k_encode(void *dst, const float *src, const float *importance, int64_t n
 }
 
 DEFINE_DOT(q3_k, dot_256(row, x, n, sizeof(struct block_q3_k), false, unpack))
+
+DEFINE_CODES_256(q3_k, -4, 3, NULL, false)

@@ -22,15 +22,20 @@ static void unpack(struct block_32 *b, const void *block)
     }
 }
 
+static void store(void *block, const struct block_32 *b)
+{
+    struct block_q4_0 out = {.d = f32_to_f16(b->d)};
+    for (int i = 0; i < 16; i++)
+        out.qs[i] = (uint8_t)((b->q[i] + 8) | (b->q[i + 16] + 8) << 4);
+    memcpy(block, &out, sizeof out);
+}
+
 static void pack(void *block, const float *x, const float *w)
 {
     static const struct codes codes = {-8, 7, NULL};
     struct block_32 b;
     fit_functions()->block(&b, x, w, &codes);
-    struct block_q4_0 out = {.d = f32_to_f16(b.d)};
-    for (int i = 0; i < 16; i++)
-        out.qs[i] = (uint8_t)((b.q[i] + 8) | (b.q[i + 16] + 8) << 4);
-    memcpy(block, &out, sizeof out);
+    store(block, &b);
 }
 
 void q4_0_decode(float *dst, const void *src, int64_t n)
@@ -44,3 +49,5 @@ void q4_0_encode(void *dst, const float *src, const float *importance, int64_t n
 }
 
 DEFINE_DOT(q4_0, dot_32(row, x, n, sizeof(struct block_q4_0), false, unpack))
+
+DEFINE_CODES_32(q4_0, -8, 7, NULL, false)

@@ -23,14 +23,19 @@ static void unpack(struct block_32 *b, const void *block)
     }
 }
 
+static void store(void *block, const struct block_32 *b)
+{
+    struct block_q4_1 out = {.d = f32_to_f16(b->d), .m = f32_to_f16(b->m)};
+    for (int i = 0; i < 16; i++)
+        out.qs[i] = (uint8_t)(b->q[i] | b->q[i + 16] << 4);
+    memcpy(block, &out, sizeof out);
+}
+
 static void pack(void *block, const float *x, const float *w)
 {
     struct block_32 b;
     fit_functions()->block_min(&b, x, w, 15);
-    struct block_q4_1 out = {.d = f32_to_f16(b.d), .m = f32_to_f16(b.m)};
-    for (int i = 0; i < 16; i++)
-        out.qs[i] = (uint8_t)(b.q[i] | b.q[i + 16] << 4);
-    memcpy(block, &out, sizeof out);
+    store(block, &b);
 }
 
 void q4_1_decode(float *dst, const void *src, int64_t n)
@@ -44,3 +49,5 @@ void q4_1_encode(void *dst, const float *src, const float *importance, int64_t n
 }
 
 DEFINE_DOT(q4_1, dot_32(row, x, n, sizeof(struct block_q4_1), true, unpack))
+
+DEFINE_CODES_32(q4_1, 0, 15, NULL, true)

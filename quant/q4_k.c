@@ -29,17 +29,22 @@ static void unpack(struct block_256 *b, const void *block)
         }
 }
 
+static void store(void *block, const struct block_256 *b)
+{
+    struct block_q4_k out = {.d = f32_to_f16(b->d), .dmin = f32_to_f16(b->dmin)};
+    q4_k_pack_scales(out.scales, b);
+    for (int i = 0; i < 256; i++) {
+        uint8_t *byte = &out.qs[i / 64 * 32 + i % 32];
+        *byte = (uint8_t)(*byte | b->q[i] << (i / 32 % 2 * 4));
+    }
+    memcpy(block, &out, sizeof out);
+}
+
 static void pack(void *block, const float *x, const float *w)
 {
     struct block_256 b;
     fit_functions()->super_min(&b, x, w, 32, 15, 63);
-    struct block_q4_k out = {.d = f32_to_f16(b.d), .dmin = f32_to_f16(b.dmin)};
-    q4_k_pack_scales(out.scales, &b);
-    for (int i = 0; i < 256; i++) {
-        uint8_t *byte = &out.qs[i / 64 * 32 + i % 32];
-        *byte = (uint8_t)(*byte | b.q[i] << (i / 32 % 2 * 4));
-    }
-    memcpy(block, &out, sizeof out);
+    store(block, &b);
 }
 
 void q4_k_decode(float *dst, const void *src, int64_t n)
@@ -53,3 +58,5 @@ void q4_k_encode(void *dst, const float *src, const float *importance, int64_t n
 }
 
 DEFINE_DOT(q4_k, dot_256(row, x, n, sizeof(struct block_q4_k), true, unpack))
+
+DEFINE_CODES_256(q4_k, 0, 15, NULL, true)

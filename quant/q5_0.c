@@ -23,18 +23,23 @@ static void unpack(struct block_32 *b, const void *block)
     }
 }
 
+static void store(void *block, const struct block_32 *b)
+{
+    struct block_q5_0 out = {.d = f32_to_f16(b->d)};
+    for (int i = 0; i < 32; i++) {
+        int code = b->q[i] + 16;
+        out.qs[i % 16] = (uint8_t)(out.qs[i % 16] | (code & 15) << (i / 16 * 4));
+        out.qh[i / 8] = (uint8_t)(out.qh[i / 8] | code >> 4 << (i % 8));
+    }
+    memcpy(block, &out, sizeof out);
+}
+
 static void pack(void *block, const float *x, const float *w)
 {
     static const struct codes codes = {-16, 15, NULL};
     struct block_32 b;
     fit_functions()->block(&b, x, w, &codes);
-    struct block_q5_0 out = {.d = f32_to_f16(b.d)};
-    for (int i = 0; i < 32; i++) {
-        int code = b.q[i] + 16;
-        out.qs[i % 16] = (uint8_t)(out.qs[i % 16] | (code & 15) << (i / 16 * 4));
-        out.qh[i / 8] = (uint8_t)(out.qh[i / 8] | code >> 4 << (i % 8));
-    }
-    memcpy(block, &out, sizeof out);
+    store(block, &b);
 }
 
 void q5_0_decode(float *dst, const void *src, int64_t n)
@@ -48,3 +53,5 @@ void q5_0_encode(void *dst, const float *src, const float *importance, int64_t n
 }
 
 DEFINE_DOT(q5_0, dot_32(row, x, n, sizeof(struct block_q5_0), false, unpack))
+
+DEFINE_CODES_32(q5_0, -16, 15, NULL, false)

@@ -24,16 +24,21 @@ static void unpack(struct block_32 *b, const void *block)
     }
 }
 
+static void store(void *block, const struct block_32 *b)
+{
+    struct block_q5_1 out = {.d = f32_to_f16(b->d), .m = f32_to_f16(b->m)};
+    for (int i = 0; i < 32; i++) {
+        out.qs[i % 16] = (uint8_t)(out.qs[i % 16] | (b->q[i] & 15) << (i / 16 * 4));
+        out.qh[i / 8] = (uint8_t)(out.qh[i / 8] | b->q[i] >> 4 << (i % 8));
+    }
+    memcpy(block, &out, sizeof out);
+}
+
 static void pack(void *block, const float *x, const float *w)
 {
     struct block_32 b;
     fit_functions()->block_min(&b, x, w, 31);
-    struct block_q5_1 out = {.d = f32_to_f16(b.d), .m = f32_to_f16(b.m)};
-    for (int i = 0; i < 32; i++) {
-        out.qs[i % 16] = (uint8_t)(out.qs[i % 16] | (b.q[i] & 15) << (i / 16 * 4));
-        out.qh[i / 8] = (uint8_t)(out.qh[i / 8] | b.q[i] >> 4 << (i % 8));
-    }
-    memcpy(block, &out, sizeof out);
+    store(block, &b);
 }
 
 void q5_1_decode(float *dst, const void *src, int64_t n)
@@ -47,3 +52,5 @@ void q5_1_encode(void *dst, const float *src, const float *importance, int64_t n
 }
 
 DEFINE_DOT(q5_1, dot_32(row, x, n, sizeof(struct block_q5_1), true, unpack))
+
+DEFINE_CODES_32(q5_1, 0, 31, NULL, true)

@@ -28,18 +28,23 @@ static void unpack(struct block_256 *b, const void *block)
         }
 }
 
+static void store(void *block, const struct block_256 *b)
+{
+    struct block_q5_k out = {.d = f32_to_f16(b->d), .dmin = f32_to_f16(b->dmin)};
+    q4_k_pack_scales(out.scales, b);
+    for (int i = 0; i < 256; i++) {
+        uint8_t *low = &out.qs[i / 64 * 32 + i % 32], *high = &out.qh[i % 32];
+        *low = (uint8_t)(*low | (b->q[i] & 15) << (i / 32 % 2 * 4));
+        *high = (uint8_t)(*high | b->q[i] >> 4 << (i / 32));
+    }
+    memcpy(block, &out, sizeof out);
+}
+
 static void pack(void *block, const float *x, const float *w)
 {
     struct block_256 b;
     fit_functions()->super_min(&b, x, w, 32, 31, 63);
-    struct block_q5_k out = {.d = f32_to_f16(b.d), .dmin = f32_to_f16(b.dmin)};
-    q4_k_pack_scales(out.scales, &b);
-    for (int i = 0; i < 256; i++) {
-        uint8_t *low = &out.qs[i / 64 * 32 + i % 32], *high = &out.qh[i % 32];
-        *low = (uint8_t)(*low | (b.q[i] & 15) << (i / 32 % 2 * 4));
-        *high = (uint8_t)(*high | b.q[i] >> 4 << (i / 32));
-    }
-    memcpy(block, &out, sizeof out);
+    store(block, &b);
 }
 
 void q5_k_decode(float *dst, const void *src, int64_t n)
@@ -53,3 +58,5 @@ void q5_k_encode(void *dst, const float *src, const float *importance, int64_t n
 }
 
 DEFINE_DOT(q5_k, dot_256(row, x, n, sizeof(struct block_q5_k), true, unpack))
+
+DEFINE_CODES_256(q5_k, 0, 31, NULL, true)

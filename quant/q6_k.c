@@ -29,20 +29,25 @@ static void unpack(struct block_256 *b, const void *block)
         }
 }
 
-static void pack(void *block, const float *x, const float *w)
+static void store(void *block, const struct block_256 *b)
 {
-    static const struct codes codes = {-32, 31, NULL};
-    struct block_256 b;
-    fit_functions()->super(&b, x, w, 16, &codes, -128);
-    struct block_q6_k out = {.d = f32_to_f16(b.d)};
-    memcpy(out.scales, b.scale, sizeof out.scales);
+    struct block_q6_k out = {.d = f32_to_f16(b->d)};
+    memcpy(out.scales, b->scale, sizeof out.scales);
     for (int i = 0; i < 256; i++) {
-        int code = b.q[i] + 32;
+        int code = b->q[i] + 32;
         uint8_t *low = &out.ql[i / 128 * 64 + i % 64], *high = &out.qh[i / 128 * 32 + i % 32];
         *low = (uint8_t)(*low | (code & 15) << (i / 64 % 2 * 4));
         *high = (uint8_t)(*high | code >> 4 << (i / 32 % 4 * 2));
     }
     memcpy(block, &out, sizeof out);
+}
+
+static void pack(void *block, const float *x, const float *w)
+{
+    static const struct codes codes = {-32, 31, NULL};
+    struct block_256 b;
+    fit_functions()->super(&b, x, w, 16, &codes, -128);
+    store(block, &b);
 }
 
 void q6_k_decode(float *dst, const void *src, int64_t n)
@@ -56,3 +61,5 @@ void q6_k_encode(void *dst, const float *src, const float *importance, int64_t n
 }
 
 DEFINE_DOT(q6_k, dot_256(row, x, n, sizeof(struct block_q6_k), false, unpack))
+
+DEFINE_CODES_256(q6_k, -32, 31, NULL, false)

@@ -18,14 +18,19 @@ static void unpack(struct block_32 *b, const void *block)
     memcpy(b->q, in.qs, sizeof in.qs);
 }
 
+static void store(void *block, const struct block_32 *b)
+{
+    struct block_q8_0 out = {.d = f32_to_f16(b->d)};
+    memcpy(out.qs, b->q, sizeof out.qs);
+    memcpy(block, &out, sizeof out);
+}
+
 static void pack(void *block, const float *x, const float *w)
 {
     struct block_32 b;
     (void)w; /* rounding alone leaves nothing to weigh */
     fit_functions()->block_extreme(&b, x, 127);
-    struct block_q8_0 out = {.d = f32_to_f16(b.d)};
-    memcpy(out.qs, b.q, sizeof out.qs);
-    memcpy(block, &out, sizeof out);
+    store(block, &b);
 }
 
 void q8_0_decode(float *dst, const void *src, int64_t n)
@@ -39,3 +44,5 @@ void q8_0_encode(void *dst, const float *src, const float *importance, int64_t n
 }
 
 DEFINE_DOT(q8_0, dot_32(row, x, n, sizeof(struct block_q8_0), false, unpack))
+
+DEFINE_CODES_32(q8_0, -127, 127, NULL, false)

@@ -1,6 +1,7 @@
 /* The table of tensor types. A new type is one file of its own and one row here. */
 #include "quant/formats.h"
 
+#include <math.h>
 #include <stddef.h>
 #include <strings.h>
 
@@ -31,10 +32,21 @@ FROM_F32(int3z)
 FROM_F32(int4z)
 FROM_F32(int8z)
 
-#define MATRIX(type, id, len, bytes, is_f32)                                                           \
-    {                                                                                                  \
-        .name = #type, .gguf_id = id, .block_len = len, .block_bytes = bytes, .to_f32 = type##_decode, \
-        .quantise = type##_encode, .from_f32 = type##_from_f32, .dot = type##_dot, .x_is_f32 = is_f32  \
+#define FIELDS(type, id, len, bytes)                                                               \
+    .name = #type, .gguf_id = id, .block_len = len, .block_bytes = bytes, .to_f32 = type##_decode, \
+    .quantise = type##_encode, .from_f32 = type##_from_f32, .dot = type##_dot
+#define CODES(type) .grid = type##_grid, .set_codes = type##_set_codes
+#define FLOATS(type, id, len, bytes)                   \
+    {                                                  \
+        FIELDS(type, id, len, bytes), .x_is_f32 = true \
+    }
+#define MATRIX(type, id, len, bytes)              \
+    {                                             \
+        FIELDS(type, id, len, bytes), CODES(type) \
+    }
+#define GROUPS(type, id, len, bytes)                                                     \
+    {                                                                                    \
+        FIELDS(type, id, len, bytes), CODES(type), .quantise_group = type##_encode_group \
     }
 #define READ(type, id, len, bytes)                                                                     \
     {                                                                                                  \
@@ -53,22 +65,22 @@ FROM_F32(int8z)
 
 /* clang-format off */
 const struct qtype_info qtypes[QTYPE_COUNT] = {
-    /*                      name    GGUF  elements  bytes of a block              float activations */
-    [QTYPE_F32]    = MATRIX(f32,       0,   1,      sizeof(float),                true),
-    [QTYPE_F16]    = MATRIX(f16,       1,   1,      sizeof(uint16_t),             true),
-    [QTYPE_BF16]   = MATRIX(bf16,     30,   1,      sizeof(uint16_t),             true),
-    [QTYPE_Q4_0]   = MATRIX(q4_0,      2,  32,      sizeof(struct block_q4_0),    false),
-    [QTYPE_Q4_1]   = MATRIX(q4_1,      3,  32,      sizeof(struct block_q4_1),    false),
-    [QTYPE_Q5_0]   = MATRIX(q5_0,      6,  32,      sizeof(struct block_q5_0),    false),
-    [QTYPE_Q5_1]   = MATRIX(q5_1,      7,  32,      sizeof(struct block_q5_1),    false),
-    [QTYPE_Q8_0]   = MATRIX(q8_0,      8,  32,      sizeof(struct block_q8_0),    false),
-    [QTYPE_Q2_K]   = MATRIX(q2_k,     10, QK_K,     sizeof(struct block_q2_k),    false),
-    [QTYPE_Q3_K]   = MATRIX(q3_k,     11, QK_K,     sizeof(struct block_q3_k),    false),
-    [QTYPE_Q4_K]   = MATRIX(q4_k,     12, QK_K,     sizeof(struct block_q4_k),    false),
-    [QTYPE_Q5_K]   = MATRIX(q5_k,     13, QK_K,     sizeof(struct block_q5_k),    false),
-    [QTYPE_Q6_K]   = MATRIX(q6_k,     14, QK_K,     sizeof(struct block_q6_k),    false),
-    [QTYPE_IQ4_NL] = MATRIX(iq4_nl,   20,  32,      sizeof(struct block_iq4_nl),  false),
-    [QTYPE_IQ4_XS] = MATRIX(iq4_xs,   23, QK_K,     sizeof(struct block_iq4_xs),  false),
+    /*                      name    GGUF  elements  bytes of a block */
+    [QTYPE_F32]    = FLOATS(f32,       0,   1,      sizeof(float)),
+    [QTYPE_F16]    = FLOATS(f16,       1,   1,      sizeof(uint16_t)),
+    [QTYPE_BF16]   = FLOATS(bf16,     30,   1,      sizeof(uint16_t)),
+    [QTYPE_Q4_0]   = MATRIX(q4_0,      2,  32,      sizeof(struct block_q4_0)),
+    [QTYPE_Q4_1]   = MATRIX(q4_1,      3,  32,      sizeof(struct block_q4_1)),
+    [QTYPE_Q5_0]   = MATRIX(q5_0,      6,  32,      sizeof(struct block_q5_0)),
+    [QTYPE_Q5_1]   = MATRIX(q5_1,      7,  32,      sizeof(struct block_q5_1)),
+    [QTYPE_Q8_0]   = MATRIX(q8_0,      8,  32,      sizeof(struct block_q8_0)),
+    [QTYPE_Q2_K]   = MATRIX(q2_k,     10, QK_K,     sizeof(struct block_q2_k)),
+    [QTYPE_Q3_K]   = MATRIX(q3_k,     11, QK_K,     sizeof(struct block_q3_k)),
+    [QTYPE_Q4_K]   = MATRIX(q4_k,     12, QK_K,     sizeof(struct block_q4_k)),
+    [QTYPE_Q5_K]   = MATRIX(q5_k,     13, QK_K,     sizeof(struct block_q5_k)),
+    [QTYPE_Q6_K]   = MATRIX(q6_k,     14, QK_K,     sizeof(struct block_q6_k)),
+    [QTYPE_IQ4_NL] = MATRIX(iq4_nl,   20,  32,      sizeof(struct block_iq4_nl)),
+    [QTYPE_IQ4_XS] = MATRIX(iq4_xs,   23, QK_K,     sizeof(struct block_iq4_xs)),
     [QTYPE_IQ1_S]  = READ_256(iq1_s,  19,           sizeof(struct block_iq1_s)),
     [QTYPE_IQ1_M]  = READ_256(iq1_m,  29,           sizeof(struct block_iq1_m)),
     [QTYPE_IQ2_XXS] = READ_256(iq2_xxs, 16,         sizeof(struct block_iq2_xxs)),
@@ -80,10 +92,10 @@ const struct qtype_info qtypes[QTYPE_COUNT] = {
     [QTYPE_TQ2_0]  = READ_256(tq2_0,  35,           sizeof(struct block_tq2_0)),
     [QTYPE_MXFP4]  = READ(mxfp4,      39,  32,      sizeof(struct block_mxfp4)),
     [QTYPE_NVFP4]  = READ(nvfp4,      40,  64,      sizeof(struct block_nvfp4)),
-    [QTYPE_INT2Z]  = MATRIX(int2z,    -1,  32,      sizeof(struct block_int2z),   false),
-    [QTYPE_INT3Z]  = MATRIX(int3z,    -1,  32,      sizeof(struct block_int3z),   false),
-    [QTYPE_INT4Z]  = MATRIX(int4z,    -1,  32,      sizeof(struct block_int4z),   false),
-    [QTYPE_INT8Z]  = MATRIX(int8z,    -1,  32,      sizeof(struct block_int8z),   false),
+    [QTYPE_INT2Z]  = GROUPS(int2z,    -1,  32,      sizeof(struct block_int2z)),
+    [QTYPE_INT3Z]  = GROUPS(int3z,    -1,  32,      sizeof(struct block_int3z)),
+    [QTYPE_INT4Z]  = GROUPS(int4z,    -1,  32,      sizeof(struct block_int4z)),
+    [QTYPE_INT8Z]  = GROUPS(int8z,    -1,  32,      sizeof(struct block_int8z)),
     [QTYPE_I8]     = DATA(i8,         24,           sizeof(int8_t)),
     [QTYPE_I16]    = DATA(i16,        25,           sizeof(int16_t)),
     [QTYPE_I32]    = DATA(i32,        26,           sizeof(int32_t)),
@@ -94,6 +106,17 @@ const struct qtype_info qtypes[QTYPE_COUNT] = {
 
 const int8_t iq4_values[16] = {-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113};
 const int8_t fp4_values[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12};
+
+int code_nearest(const struct code_grid *g, int part, float x)
+{
+    const float scale = g->scale[part], v = scale != 0 ? (x - g->offset[part]) / scale : 0;
+    if (!g->book)
+        return (int)rintf(v > (float)g->lo ? (v < (float)g->hi ? v : (float)g->hi) : (float)g->lo);
+    int code = g->lo;
+    while (code < g->hi && 2 * v > (float)(g->book[code] + g->book[code + 1]))
+        code++;
+    return code;
+}
 
 int qtype_by_name(const char *name)
 {

@@ -193,6 +193,14 @@ struct act_block {
     int8_t q[ACT_LEN];
 };
 
+/* What the codes of a block stand for, its scales given: x[i] = scale[i / 16] q + offset[i / 16], q = lo … hi
+ * or, with a code book, book[q]. */
+struct code_grid {
+    float scale[16], offset[16];
+    int lo, hi;
+    const int8_t *book;
+};
+
 struct qtype_info {
     const char *name; /* as users type it: "q4_k" */
     int gguf_id;      /* GGUF's tensor type number, −1: none */
@@ -206,6 +214,12 @@ struct qtype_info {
     void (*quantise)(void *dst, const float *src, const float *importance, int64_t n);
     /* quantise without importances. */
     void (*from_f32)(void *dst, const float *src, int64_t n);
+    /* For methods that choose codes themselves (GPTQ); NULL: types without such codes. A block's grid, and
+     * other codes (block_len of them, lo … hi) in it. */
+    void (*grid)(struct code_grid *g, const void *block);
+    void (*set_codes)(void *block, const int16_t *code);
+    /* quantise, n elements sharing one scale and zero point; codes: room for n. INT types; else NULL. */
+    void (*quantise_group)(void *dst, const float *src, const float *importance, int64_t n, uint8_t *codes);
     /* Dot product of one row of n weights as the file has them, in the numerics contract's order:
      * x is float[n] when x_is_f32, else struct act_block[n / ACT_LEN]. */
     float (*dot)(const void *row, const void *x, int64_t n);
@@ -225,6 +239,13 @@ int qtype_by_gguf_id(uint32_t id);
 /* t where rows of row_len elements can have it, else what llama.cpp's quantize takes instead: a type of
  * blocks of 32 (Q4_K: Q5_0), where those do not divide the row either F16. */
 enum qtype qtype_for_rows(enum qtype t, int64_t row_len);
+
+/* The code of sub-block `part` (16 elements) nearest to x; NaN: some code. */
+int code_nearest(const struct code_grid *g, int part, float x);
+static inline float code_value(const struct code_grid *g, int part, int code)
+{
+    return g->scale[part] * (float)(g->book ? g->book[code] : code) + g->offset[part];
+}
 
 /* Bytes of n elements, a multiple of block_len. */
 static inline int64_t qtype_bytes(enum qtype t, int64_t n)
