@@ -56,16 +56,27 @@ size_t logits_row_pack(uint8_t *to, const float *row, int64_t vocab_size, int32_
     h.step = (least - h.low) / (N_CODES - 1);
     const float per_step = h.step > FLT_MIN ? 1 / h.step : 0;
     uint8_t *code = to + sizeof h, *exact = code + vocab_size;
+    int64_t n_of[N_CODES + 1] = {0};
+    double rest = 1; /* the probability of those with codes */
     for (int64_t i = 0; i < vocab_size; i++) {
         float log_p = (float)((double)row[i] - all);
         if (is_coded(log_p, least, i == token)) {
             float steps = (log_p - h.low) * per_step + 0.5f;
             code[i] = (uint8_t)(1 + (steps < N_CODES - 1 ? (int)steps : N_CODES - 1));
+            n_of[code[i]]++;
         } else {
             code[i] = 0;
             memcpy(exact + h.n_exact++ * sizeof log_p, &log_p, sizeof log_p);
+            rest -= exp((double)log_p);
         }
     }
+    /* Rounded logarithms make probabilities larger on the average: all codes are shifted so that the sum of
+     * the probabilities stays 1. */
+    double coded = 0;
+    for (int c = 1; c <= N_CODES; c++)
+        coded += (double)n_of[c] * exp((double)h.low + (double)(c - 1) * (double)h.step);
+    if (coded > 0 && rest > coded / 2 && rest < coded * 2)
+        h.low += (float)log(rest / coded);
     memcpy(to, &h, sizeof h);
     return (size_t)(exact - to) + h.n_exact * sizeof(float);
 }

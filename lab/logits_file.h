@@ -15,9 +15,9 @@
  *   4 · n_exact      floats
  *
  * Exact are the text's own next token and all with a probability of at least 1 / vocab_size. Together the
- * others have some hundredths, their codes' error is at most step / 2, and in the divergence these errors
- * are weighed by the probabilities: it is off by 10⁻⁶ or less (docs/evaluation.md measures it). A row takes
- * little more than a byte per logit. */
+ * others have some hundredths and keep their sum, their codes' error is at most step / 2 or so, and in the
+ * divergence these errors are weighed by the probabilities: it is off by some 10⁻⁵ of itself (docs/evaluation.md
+ * measures it). A row takes little more than a byte per logit. */
 #ifndef QUOLL_LOGITS_FILE_H
 #define QUOLL_LOGITS_FILE_H
 

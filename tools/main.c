@@ -19,6 +19,7 @@ static const struct command commands[] = {
     {"convert", "write a model as a GGUF", cmd_convert},
     {"perplexity", "how well a model predicts a text, how far it is from another", cmd_perplexity},
     {"imatrix", "which columns of the matrices matter on a text", cmd_imatrix},
+    {"eval", "how many questions of a test a model answers rightly", cmd_eval},
 };
 enum { N_COMMANDS = sizeof commands / sizeof commands[0] };
 

@@ -33,6 +33,7 @@ int cmd_logits(int argc, char **argv);
 int cmd_convert(int argc, char **argv);
 int cmd_perplexity(int argc, char **argv);
 int cmd_imatrix(int argc, char **argv);
+int cmd_eval(int argc, char **argv);
 
 /* ---- tools/report.c: messages, signals, whole files ------------------------------------------ */
 
