@@ -468,30 +468,106 @@ const struct save_gguf_tensor *export_tensors(const struct export *e, size_t *n)
 
 /* ---- Rows --------------------------------------------------------------------------------------- */
 
-/* A matrix's rows in the type they are written in; row, wide, ordered: room for one of them. */
+/* Row r of a matrix as floats, at `wide` or `ordered`; row, wide, ordered: room for one of them. */
+static float *row_floats(const struct source *s, int64_t r, const struct lora_pair *lora, char *row,
+                         float *wide, float *ordered)
+{
+    float *values = wide;
+    source_rows(s, r, 1, row, wide);
+    qtypes[s->type].to_f32(wide, row, s->cols);
+    if (s->sorted) { /* back in the matrix's own order */
+        for (int64_t j = 0; j < s->cols; j++)
+            ordered[s->sorted[j]] = wide[j];
+        values = ordered;
+    }
+    for (int k = 0; lora && k < lora->rank; k++)
+        for (int64_t j = 0; j < s->cols; j++)
+            values[j] += lora->b[r * lora->rank + k] * lora->a[k * s->cols + j];
+    return values;
+}
+
+/* A matrix's rows in the type they are written in. */
 static int write_rows(const struct source *s, enum qtype type, const struct lora_pair *lora,
                       struct save_file *f, char *row, float *wide, float *ordered)
 {
     const uint64_t bytes = (uint64_t)qtype_bytes(type, s->cols);
     for (int64_t r = 0; r < s->rows; r++) {
-        source_rows(s, r, 1, row, wide);
-        if (s->type != type || s->sorted || lora) {
-            float *values = wide;
-            qtypes[s->type].to_f32(wide, row, s->cols);
-            if (s->sorted) { /* back in the matrix's own order */
-                for (int64_t j = 0; j < s->cols; j++)
-                    ordered[s->sorted[j]] = wide[j];
-                values = ordered;
-            }
-            for (int k = 0; lora && k < lora->rank; k++)
-                for (int64_t j = 0; j < s->cols; j++)
-                    values[j] += lora->b[r * lora->rank + k] * lora->a[k * s->cols + j];
-            qtypes[type].from_f32(row, values, s->cols);
-        }
+        if (s->type != type || s->sorted || lora)
+            qtypes[type].from_f32(row, row_floats(s, r, lora, row, wide, ordered), s->cols);
+        else
+            source_rows(s, r, 1, row, wide);
         if (weights_save_part(f, row, bytes))
             return -1;
     }
     return 0;
+}
+
+/* Room for a row in any type (none takes more than a float per element), as floats and in order. */
+static char *row_room(const struct source *s)
+{
+    return malloc(3 * (size_t)s->cols * sizeof(float) + 64);
+}
+
+int export_floats(const struct export *e, size_t i, int64_t row, int64_t n, float *dst)
+{
+    const struct part *p = &e->part[i];
+    const int64_t cols = e->tensor[i].dims[0];
+    if (p->made) {
+        memcpy(dst, p->made, (size_t)cols * sizeof *dst);
+        return 0;
+    }
+    for (size_t k = p->first; k < p->first + p->n && n > 0; k++) {
+        const struct binding *b = &e->binding[k];
+        const struct source *s = &b->source;
+        if (!role_is_matrix(b->role)) {
+            source_vector(s, dst);
+            dst += s->cols;
+            continue;
+        }
+        const struct lora_pair *lora = lora_find(&e->lora, b->role, b->layer, b->expert);
+        char *room = row_room(s);
+        if (!room)
+            return -1;
+        float *wide = (float *)(void *)room;
+        for (; row < s->rows && n > 0; row++, n--, dst += s->cols)
+            memcpy(dst,
+                   row_floats(s, row, lora, room + 2 * (size_t)s->cols * sizeof *wide, wide, wide + s->cols),
+                   (size_t)s->cols * sizeof *dst);
+        row -= s->rows;
+        row = row < 0 ? 0 : row;
+        free(room);
+    }
+    return 0;
+}
+
+void export_drop(const struct export *e, size_t i)
+{
+    for (size_t k = 0; k < e->part[i].n; k++) {
+        const struct tensor *t = e->binding[e->part[i].first + k].source.tensor;
+        weights_drop(e->w, t, 0, t->bytes);
+    }
+}
+
+size_t export_n_runs(const struct export *e, size_t i)
+{
+    return e->part[i].made ? 0 : e->part[i].n;
+}
+
+struct export_run export_run(const struct export *e, size_t i, size_t k)
+{
+    const struct binding *b = &e->binding[e->part[i].first];
+    const bool matrix = role_is_matrix(b->role);
+    int64_t row0 = 0;
+    for (size_t j = 0; j < k; j++)
+        row0 += matrix ? b[j].source.rows : b[j].source.cols;
+    return (struct export_run){b[k].role, b[k].layer, b[k].expert, row0,
+                               matrix ? b[k].source.rows : b[k].source.cols};
+}
+
+enum qtype export_source_type(const struct export *e, size_t i)
+{
+    const struct part *p = &e->part[i];
+    return p->made ? QTYPE_F32 : e->binding[p->first].source.type;
 }
 
 int export_write(void *arg, size_t i, struct save_file *f)
@@ -503,13 +579,12 @@ int export_write(void *arg, size_t i, struct save_file *f)
     for (size_t k = p->first; k < p->first + p->n; k++) {
         const struct source *s = &e->binding[k].source;
         size_t floats = (size_t)s->cols * sizeof(float);
-        char *room = malloc(3 * floats + 64);
+        char *room = row_room(s);
         if (!room)
             return -1;
         float *wide = (float *)(void *)room;
         int rc;
         if (role_is_matrix(e->binding[k].role)) {
-            /* No type takes more than a float per element. */
             const struct binding *b = &e->binding[k];
             rc = write_rows(s, e->tensor[i].type, lora_find(&e->lora, b->role, b->layer, b->expert), f,
                             room + 2 * floats, wide, wide + s->cols);

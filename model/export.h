@@ -3,7 +3,7 @@
 #ifndef QUOLL_EXPORT_H
 #define QUOLL_EXPORT_H
 
-#include "model/model.h"
+#include "model/bind.h"
 
 struct export;
 
@@ -19,5 +19,22 @@ const struct meta *export_meta(const struct export *e, size_t *n);
 const struct save_gguf_tensor *export_tensors(const struct export *e, size_t *n);
 /* struct save_gguf's write; arg is the struct export. */
 int export_write(void *arg, size_t i, struct save_file *f);
+
+/* What of tensor i's values a quantiser needs: rows row … row + n − 1 (of dims[1] × dims[2], a vector's only
+ * one is row 0) as floats, adapters merged; any number of threads at once. −1: out of memory. */
+int export_floats(const struct export *e, size_t i, int64_t row, int64_t n, float *dst);
+/* What tensor i's rows (a vector's elements) are: runs of one role each, of one expert where there are more.
+ */
+struct export_run {
+    enum role role;
+    int layer, expert; /* −1: none */
+    int64_t row0, rows;
+};
+size_t export_n_runs(const struct export *e, size_t i); /* 0: a vector made here */
+struct export_run export_run(const struct export *e, size_t i, size_t k);
+/* The type that its values have in the file. */
+enum qtype export_source_type(const struct export *e, size_t i);
+/* They are not needed any more: their pages may leave memory. */
+void export_drop(const struct export *e, size_t i);
 
 #endif
