@@ -87,6 +87,31 @@ INLINE float sum8(v8 v)
     return ((v[0] + v[4]) + (v[2] + v[6])) + ((v[1] + v[5]) + (v[3] + v[7]));
 }
 
+INLINE void store_codes(int8_t q[LANES], v8 v)
+{
+#ifdef __AVX2__
+    __m256i wide = _mm256_cvtps_epi32((__m256)v);
+    __m128i half = _mm_packs_epi32(_mm256_castsi256_si128(wide), _mm256_extracti128_si256(wide, 1));
+    half = _mm_packs_epi16(half, half);
+    memcpy(q, &half, LANES);
+#else
+    for (int l = 0; l < LANES; l++)
+        q[l] = (int8_t)v[l];
+#endif
+}
+
+INLINE v8 load_codes(const int8_t q[LANES])
+{
+#ifdef __AVX2__
+    return (v8)_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)(const void *)q)));
+#else
+    v8 v;
+    for (int l = 0; l < LANES; l++)
+        v[l] = q[l];
+    return v;
+#endif
+}
+
 /* ---- Codes -------------------------------------------------------------------------------------- */
 
 struct coder {
@@ -233,14 +258,38 @@ static float in_units(float stored, int exponent)
     return (float)ldexp((double)stored, exponent);
 }
 
-/* The lane that has the least error. */
+/* The first lane that has the least error; none is NaN. */
 INLINE int best_lane(const v8 *error, int n_vectors)
 {
-    int best = 0;
-    for (int i = 1; i < n_vectors * LANES; i++)
-        if (error[i / LANES][i % LANES] < error[best / LANES][best % LANES])
-            best = i;
-    return best;
+    v8 least = error[0];
+    for (int h = 1; h < n_vectors; h++)
+        least = lesser(least, error[h]);
+    float half[4], min;
+    for (int l = 0; l < 4; l++)
+        half[l] = least[l] < least[l + 4] ? least[l] : least[l + 4];
+    half[0] = half[0] < half[2] ? half[0] : half[2];
+    half[1] = half[1] < half[3] ? half[1] : half[3];
+    min = half[0] < half[1] ? half[0] : half[1];
+    for (int h = 0; h < n_vectors; h++) {
+#ifdef __AVX2__
+        int mask = _mm256_movemask_ps((__m256)(error[h] == min));
+        if (mask)
+            return h * LANES + __builtin_ctz((unsigned)mask);
+#else
+        for (int l = 0; l < LANES; l++)
+            if (error[h][l] == min)
+                return h * LANES + l;
+#endif
+    }
+    return 0;
+}
+
+/* One lane's value. */
+INLINE float lane(const v8 *v, int k)
+{
+    float values[LANES];
+    memcpy(values, &v[k / LANES], sizeof values);
+    return values[k % LANES];
 }
 
 /* ---- One scale ---------------------------------------------------------------------------------- */
@@ -269,15 +318,15 @@ INLINE void try_scales(struct scale_fit *best, const float *x, const float *w, i
         error[h] = (ee[h] - slope * eq[h]) / (inverse[h] * inverse[h]);
     }
     int k = best_lane(error, 2);
-    if (error[k / LANES][k % LANES] < best->error)
-        *best = (struct scale_fit){d[k / LANES][k % LANES], inverse[k / LANES][k % LANES],
-                                   error[k / LANES][k % LANES]};
+    if (lane(error, k) < best->error)
+        *best = (struct scale_fit){lane(d, k), lane(inverse, k), lane(error, k)};
 }
 
 static const v8 fine[2] = {{-8, -7, -6, -5, -4, -3, -2, -1}, {0, 1, 2, 3, 4, 5, 6, 7}};
 
-/* The d for which x ≈ d q is best. */
-INLINE float search_scale(const float *x, const float *w, int n, const struct coder *c)
+/* The d for which x ≈ d q is best. finer: goes on in steps of a twenty-fifth, which a super-block, whose
+ * scales are rounded afterwards, gains nothing from. */
+INLINE float search_scale(const float *x, const float *w, int n, const struct coder *c, bool finer)
 {
     static const v8 step = {-1, -0.7f, -0.4f, -0.1f, 0, 0.3f, 0.6f, 1};
     float extreme = 0;
@@ -288,10 +337,8 @@ INLINE float search_scale(const float *x, const float *w, int n, const struct co
     struct scale_fit best = {0, 1, INFINITY};
     v8 inverse[2] = {(c->lo - step * c->unit) / extreme, (c->hi + step * c->unit) / extreme};
     try_scales(&best, x, w, n, c, inverse);
-    /* A sixteenth of the steps above, then a hundredth around where the codes found point to. */
-    for (int pass = 0; pass < 2 && best.d != 0; pass++) {
-        float at = pass == 0 ? best.inverse : 1 / best.d;
-        float width = c->unit / c->hi[0] * (pass == 0 ? 0.04f : 0.01f);
+    if (finer && best.d != 0) {
+        const float at = best.inverse, width = c->unit / c->hi[0] * 0.04f;
         for (int h = 0; h < 2; h++)
             inverse[h] = at * (all(1) + fine[h] * width);
         try_scales(&best, x, w, n, c, inverse);
@@ -307,8 +354,7 @@ INLINE float assign(int8_t *q, const float *x, const float *w, int n, const stru
     for (int i = 0; i < n; i += LANES) {
         v8 xi = load(x + i) - m, v = xi * inverse, code = nearest(c, v), e = xi - d * code;
         error += load(w + i) * e * e;
-        for (int l = 0; l < LANES; l++)
-            q[i + l] = (int8_t)code[l];
+        store_codes(q + i, code);
     }
     return sum8(error);
 }
@@ -359,9 +405,9 @@ INLINE void try_lines(struct line_fit *best, const float *x, const float *w, int
         d[h] = (all(1) + b) / inverse[h];
         error[h] = pick(d[h] > 0, left / (inverse[h] * inverse[h]), all(INFINITY));
     }
-    int k = best_lane(error, 2), h = k / LANES, l = k % LANES;
-    if (error[h][l] < best->error)
-        *best = (struct line_fit){d[h][l], m[h][l], error[h][l], lo[h][l], hi[h][l]};
+    int k = best_lane(error, 2);
+    if (lane(error, k) < best->error)
+        *best = (struct line_fit){lane(d, k), lane(m, k), lane(error, k), lane(lo, k), lane(hi, k)};
 }
 
 /* The line for which x ≈ d q + m is best, d ≥ 0. */
@@ -416,7 +462,7 @@ static void fit_block(struct block_32 *b, const float *x, const float *w, const 
         return;
     }
     const struct coder c = coder_of(codes);
-    b->d = stored_half(search_scale(wide.x, wide.w, 32, &c), wide.exponent);
+    b->d = stored_half(search_scale(wide.x, wide.w, 32, &c, true), wide.exponent);
     (void)assign(b->q, wide.x, wide.w, 32, &c, in_units(b->d, wide.exponent), 0);
 }
 
@@ -518,7 +564,7 @@ static void fit_group_zero(float *d, int *zero, uint8_t *q, const float *x, cons
 
 /* ---- Super-blocks ------------------------------------------------------------------------------- */
 
-enum { ROUNDS = 4 };
+enum { ROUNDS = 3 };
 
 /* Writes a sub-block's scale and min to all the groups of 16 elements that it covers. */
 INLINE void set_sub(struct block_256 *b, int j, int sub_len, float scale, float min)
@@ -589,9 +635,9 @@ INLINE float choose_integers(struct block_256 *b, const struct super *s, const s
             try_pairs(error, 1, x, w, n, c, ds, ms);
         }
         k = best_lane(error, n_vectors);
-        total += error[k / LANES][k % LANES];
-        set_sub(b, j, n, scale[k / LANES][k % LANES], min[k / LANES][k % LANES]);
-        (void)assign(b->q + j * n, x, w, n, c, ds[k / LANES][k % LANES], -ms[k / LANES][k % LANES]);
+        total += lane(error, k);
+        set_sub(b, j, n, lane(scale, k), lane(min, k));
+        (void)assign(b->q + j * n, x, w, n, c, lane(ds, k), -lane(ms, k));
     }
     return total;
 }
@@ -603,10 +649,8 @@ INLINE void refit(struct block_256 *b, const struct super *s)
     const float d = in_units(b->d, exponent), dmin = in_units(b->dmin, exponent);
     v8 uu = {0}, uv = {0}, vv = {0}, eu = {0}, ev = {0};
     for (int i = 0; i < QK_K; i += LANES) {
-        v8 w = load(s->wide.w + i), v = all(-(float)b->min[i / 16]), u;
-        for (int l = 0; l < LANES; l++)
-            u[l] = (float)b->q[i + l];
-        u = u * (float)b->scale[i / 16];
+        v8 w = load(s->wide.w + i), v = all(-(float)b->min[i / 16]);
+        v8 u = load_codes(b->q + i) * (float)b->scale[i / 16];
         v8 e = load(s->wide.x + i) - (d * u + dmin * v);
         uu += w * u * u;
         uv += w * u * v;
@@ -663,7 +707,7 @@ static void fit_super(struct block_256 *b, const float *x, const float *w, int s
     const struct coder c = coder_of(codes);
     float extreme = 0;
     for (int j = 0; j < QK_K / sub_len; j++) {
-        s.d[j] = search_scale(s.wide.x + j * sub_len, s.wide.w + j * sub_len, sub_len, &c);
+        s.d[j] = search_scale(s.wide.x + j * sub_len, s.wide.w + j * sub_len, sub_len, &c, false);
         extreme = fabsf(s.d[j]) > fabsf(extreme) ? s.d[j] : extreme;
     }
     b->d = stored_scale(extreme / s.scale_lo, s.wide.exponent);
@@ -700,7 +744,7 @@ static void fit_super_min(struct block_256 *b, const float *x, const float *w, i
 static float fit_scale(const float *x, const float *w, int n, const struct codes *codes)
 {
     const struct coder c = coder_of(codes);
-    return search_scale(x, w, n, &c);
+    return search_scale(x, w, n, &c, true);
 }
 
 static float fit_assign(int8_t *q, const float *x, const float *w, int n, const struct codes *codes, float d)

@@ -137,7 +137,7 @@ int qtype_by_gguf_id(uint32_t id)
 enum qtype qtype_for_rows(enum qtype t, int64_t row_len)
 {
     static const enum qtype of_32[QTYPE_COUNT] = {
-        [QTYPE_Q2_K] = QTYPE_IQ4_NL,   [QTYPE_Q3_K] = QTYPE_IQ4_NL,  [QTYPE_Q4_K] = QTYPE_Q5_0,
+        [QTYPE_Q2_K] = QTYPE_Q4_0,     [QTYPE_Q3_K] = QTYPE_Q4_0,    [QTYPE_Q4_K] = QTYPE_Q5_0,
         [QTYPE_Q5_K] = QTYPE_Q5_1,     [QTYPE_Q6_K] = QTYPE_Q8_0,    [QTYPE_IQ4_XS] = QTYPE_IQ4_NL,
         [QTYPE_IQ1_S] = QTYPE_IQ4_NL,  [QTYPE_IQ1_M] = QTYPE_IQ4_NL, [QTYPE_IQ2_XXS] = QTYPE_IQ4_NL,
         [QTYPE_IQ2_XS] = QTYPE_IQ4_NL, [QTYPE_IQ2_S] = QTYPE_IQ4_NL, [QTYPE_IQ3_XXS] = QTYPE_IQ4_NL,
