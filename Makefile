@@ -194,6 +194,7 @@ NEEDS_lab := quant weights kernels model lab
 NEEDS_tokenizer := quant weights tokenizer
 define room_tests
 $(B)/run-tests-$(1): $(B)/tests/main.o $(call objs,tests/$(1)) $(foreach r,$(NEEDS_$(1)),$(call objs,$(r))) \
+    $(if $(filter lab,$(1)),$(B)/tests/model/fixture.o $(B)/tests/model/gguf_edit.o) \
     $(if $(filter tokenizer,$(1)),$(PROTO:=.o) $(patsubst %.c,$(B)/%.o,$(wildcard tools/vocab*.c)))
 	$$(SHOW) LD $$@
 	$$(Q)$$(LINK) -o $$@ $$(sort $$^) $$(TEST_LIBS) $$(LDLIBS)

@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { HELD_BYTES = 256 << 20 }; /* for rows of the base, or of the file */
+enum { HELD_BYTES = 256 << 20 };
 
 /* A group of windows as one batch, and the rows of a part of it. */
 struct evaluation {
@@ -150,7 +150,7 @@ static int alloc_all(struct evaluation *e, int64_t group_len, char *err, size_t 
     const size_t vocab_size = (size_t)e->vocab_size, n = (size_t)group_len;
     const bool file = r->in || r->out;
     const size_t held = file ? e->row_bytes : vocab_size * sizeof(float);
-    int64_t n_held = HELD_BYTES / (int64_t)held;
+    int64_t n_held = (int64_t)((r->held_bytes ? r->held_bytes : HELD_BYTES) / held);
     if (n_held < 1)
         n_held = 1;
     /* A whole prompt cannot be evaluated in parts. */

@@ -21,6 +21,7 @@ struct ppl_run {
     struct ppl_model model, base; /* of one vocabulary */
     struct logits_reader *in;     /* a base in a file, just opened; NULL: none */
     struct logits_writer *out;    /* the model's logits go there; NULL: nowhere */
+    size_t held_bytes;            /* for rows that are kept to compare, at least one; 0: 256 MiB */
     int n_parallel;               /* windows that are evaluated together */
     int n_threads;                /* of the contexts, the larger number */
     bool (*stop)(void);           /* as struct batch has it */
