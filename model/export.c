@@ -468,44 +468,40 @@ const struct save_gguf_tensor *export_tensors(const struct export *e, size_t *n)
 
 /* ---- Rows --------------------------------------------------------------------------------------- */
 
-/* Row r of a matrix as floats, at `wide` or `ordered`; row, wide, ordered: room for one of them. */
-static float *row_floats(const struct source *s, int64_t r, const struct lora_pair *lora, char *row,
-                         float *wide, float *ordered)
+/* Row r of a matrix as floats, with what an adapter adds; room: see row_room. */
+static void row_floats(const struct source *s, int64_t r, const struct lora_pair *lora, float *dst,
+                       float *room)
 {
-    float *values = wide;
-    source_rows(s, r, 1, row, wide);
-    qtypes[s->type].to_f32(wide, row, s->cols);
-    if (s->sorted) { /* back in the matrix's own order */
-        for (int64_t j = 0; j < s->cols; j++)
-            ordered[s->sorted[j]] = wide[j];
-        values = ordered;
-    }
+    source_floats(s, r, dst, room);
     for (int k = 0; lora && k < lora->rank; k++)
         for (int64_t j = 0; j < s->cols; j++)
-            values[j] += lora->b[r * lora->rank + k] * lora->a[k * s->cols + j];
-    return values;
+            dst[j] += lora->b[r * lora->rank + k] * lora->a[k * s->cols + j];
 }
 
 /* A matrix's rows in the type they are written in. */
 static int write_rows(const struct source *s, enum qtype type, const struct lora_pair *lora,
-                      struct save_file *f, char *row, float *wide, float *ordered)
+                      struct save_file *f, float *room)
 {
     const uint64_t bytes = (uint64_t)qtype_bytes(type, s->cols);
+    float *wide = room + 2 * s->cols + 16;
     for (int64_t r = 0; r < s->rows; r++) {
-        if (s->type != type || s->sorted || lora)
-            qtypes[type].from_f32(row, row_floats(s, r, lora, row, wide, ordered), s->cols);
-        else
+        void *row = room;
+        if (s->type != type || s->sorted || lora) {
+            row_floats(s, r, lora, wide, room);
+            qtypes[type].from_f32(row, wide, s->cols);
+        } else {
             source_rows(s, r, 1, row, wide);
+        }
         if (weights_save_part(f, row, bytes))
             return -1;
     }
     return 0;
 }
 
-/* Room for a row in any type (none takes more than a float per element), as floats and in order. */
-static char *row_room(const struct source *s)
+/* Room for a row as floats, in any type (none takes more than a float per element), and in order. */
+static float *row_room(const struct source *s)
 {
-    return malloc(3 * (size_t)s->cols * sizeof(float) + 64);
+    return malloc((3 * (size_t)s->cols + 16) * sizeof(float));
 }
 
 int export_floats(const struct export *e, size_t i, int64_t row, int64_t n, float *dst)
@@ -525,14 +521,11 @@ int export_floats(const struct export *e, size_t i, int64_t row, int64_t n, floa
             continue;
         }
         const struct lora_pair *lora = lora_find(&e->lora, b->role, b->layer, b->expert);
-        char *room = row_room(s);
+        float *room = row_room(s);
         if (!room)
             return -1;
-        float *wide = (float *)(void *)room;
         for (; row < s->rows && n > 0; row++, n--, dst += s->cols)
-            memcpy(dst,
-                   row_floats(s, row, lora, room + 2 * (size_t)s->cols * sizeof *wide, wide, wide + s->cols),
-                   (size_t)s->cols * sizeof *dst);
+            row_floats(s, row, lora, dst, room);
         row -= s->rows;
         row = row < 0 ? 0 : row;
         free(room);
@@ -578,19 +571,16 @@ int export_write(void *arg, size_t i, struct save_file *f)
         return weights_save_part(f, p->made, (uint64_t)e->tensor[i].dims[0] * sizeof(float));
     for (size_t k = p->first; k < p->first + p->n; k++) {
         const struct source *s = &e->binding[k].source;
-        size_t floats = (size_t)s->cols * sizeof(float);
-        char *room = row_room(s);
+        float *room = row_room(s);
         if (!room)
             return -1;
-        float *wide = (float *)(void *)room;
         int rc;
         if (role_is_matrix(e->binding[k].role)) {
             const struct binding *b = &e->binding[k];
-            rc = write_rows(s, e->tensor[i].type, lora_find(&e->lora, b->role, b->layer, b->expert), f,
-                            room + 2 * floats, wide, wide + s->cols);
+            rc = write_rows(s, e->tensor[i].type, lora_find(&e->lora, b->role, b->layer, b->expert), f, room);
         } else {
-            source_vector(s, wide);
-            rc = weights_save_part(f, wide, floats);
+            source_vector(s, room);
+            rc = weights_save_part(f, room, (uint64_t)s->cols * sizeof *room);
         }
         free(room);
         if (rc)

@@ -1,0 +1,190 @@
+/* Methods on whole models: what the quantised file computes. */
+#include "lab/quantize.h"
+#include "tests/test.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static const char *const models[] = {
+    "gguf/llama-f32/model.gguf",
+    "models/llama-gqa-tied",
+    "models/qwen2",
+    "models/llama-headdim-bias",
+    "models/chatglm2",
+    "models/chatglm1",
+    "models/mixtral",
+    "models/gemma3",
+    "models/phi3",
+    "models/glm4",
+    "models/qwen3-moe",
+    "models/llama-gptq-desc-act",
+};
+enum { N_MODELS = sizeof models / sizeof *models, N_TEXT = 24, SEQ_LEN = 32, N_CALIB = 3 * SEQ_LEN };
+
+static const struct method {
+    enum solver solver;
+    bool awq, act_order;
+} methods[] = {
+    {SOLVE_NEAREST, true, false},
+    {SOLVE_GPTQ, false, false},
+    {SOLVE_GPTQ, true, true},
+};
+enum { N_METHODS = sizeof methods / sizeof *methods };
+
+static void make_ids(int32_t *id, int n, int vocab_size)
+{
+    uint32_t state = 11;
+    for (int i = 0; i < n; i++) {
+        state = state * 1664525u + 1013904223u;
+        id[i] = (int32_t)(state >> 8) % vocab_size;
+    }
+}
+
+/* The logits of N_TEXT ids (N_TEXT, vocab_size): malloc'ed. */
+static float *logits_of(const char *path, int *vocab_size)
+{
+    char err[512];
+    struct weights *w;
+    struct model *m;
+    struct cache *c;
+    struct context *x;
+    const struct model_options mo = {.ops = ops_cpu(ISA_SCALAR), .n_threads = 1, .rope_scaling = -1};
+    const struct cache_options co = {.n_ctx = 64, .n_seqs = 1, .type_k = QTYPE_F32, .type_v = QTYPE_F32};
+    const struct context_options xo = {
+        .n_threads = 1, .n_threads_batch = 1, .max_batch = 64, .compute = COMPUTE_F32};
+    ck_assert_msg(weights_open(&w, path, NULL, err, sizeof err) == 0, "%s", err);
+    ck_assert_msg(model_load(&m, w, &mo, err, sizeof err) == 0, "%s", err);
+    ck_assert_msg(cache_new(&c, m, &co, err, sizeof err) == 0, "%s", err);
+    ck_assert_msg(context_new(&x, m, c, &xo, err, sizeof err) == 0, "%s", err);
+    *vocab_size = model_config(m)->vocab_size;
+    int32_t ids[N_TEXT];
+    uint8_t want[N_TEXT];
+    make_ids(ids, N_TEXT, *vocab_size);
+    memset(want, 1, sizeof want);
+    const float *logits;
+    const struct batch b = {.n = N_TEXT, .id = ids, .want_logits = want};
+    ck_assert_msg(context_eval(x, &b, &logits, err, sizeof err) == 0, "%s", err);
+    const size_t bytes = sizeof *logits * N_TEXT * (size_t)*vocab_size;
+    float *copy = malloc(bytes);
+    ck_assert_ptr_nonnull(copy);
+    memcpy(copy, logits, bytes);
+    context_free(x);
+    cache_free(c);
+    model_free(m);
+    weights_close(w);
+    return copy;
+}
+
+/* 0, or what quantize_write says. */
+static int quantise(const char *from, const char *to, const char *type, const struct method *method,
+                    const int32_t *ids, int64_t n_ids, char *err, size_t errlen)
+{
+    struct weights *w;
+    struct quantize *q;
+    ck_assert_msg(weights_open(&w, from, NULL, err, errlen) == 0, "%s", err);
+    const struct calibration calibration = {.solver = method ? method->solver : SOLVE_NEAREST,
+                                            .awq = method && method->awq,
+                                            .act_order = method && method->act_order,
+                                            .ids = ids,
+                                            .n_ids = n_ids,
+                                            .seq_len = SEQ_LEN,
+                                            .n_threads = 2,
+                                            .ops = ops_cpu(isa_best())};
+    const struct quantize_options o = {.mix = mix_by_name(type),
+                                       .pure = true,
+                                       .output_type = QTYPE_F32,
+                                       .embedding_type = QTYPE_F32,
+                                       .calibration = method ? &calibration : NULL,
+                                       .n_threads = 2};
+    ck_assert_ptr_nonnull(o.mix);
+    ck_assert_msg(quantize_open(&q, w, &o, err, errlen) == 0, "%s", err);
+    size_t n;
+    const struct meta *meta = quantize_meta(q, &n);
+    int rc = quantize_write(q, to, meta, n, NULL, NULL, err, errlen);
+    quantize_close(q);
+    weights_close(w);
+    return rc;
+}
+
+static double mean_square(const float *a, const float *b, int vocab_size)
+{
+    double sum = 0;
+    for (int i = 0; i < N_TEXT * vocab_size; i++) {
+        const double d = (double)a[i] - (b ? (double)b[i] : 0);
+        sum += d * d;
+    }
+    return sum / (N_TEXT * (double)vocab_size);
+}
+
+/* With 8 bits next to nothing is lost: a scale that was not taken back, a bias left as it was, heads that got
+ * those of others would show. */
+START_TEST(keeps_the_function)
+{
+    const char *path = test_golden(models[_i / N_METHODS]);
+    const struct method *method = &methods[_i % N_METHODS];
+    char err[512], out[] = "/tmp/quoll-test-XXXXXX.gguf";
+    if (!path) {
+        test_skip("keeps_the_function", "the golden model is not here");
+        return;
+    }
+    int vocab_size, fd = mkstemps(out, 5);
+    ck_assert_int_ge(fd, 0);
+    (void)close(fd);
+    float *expected = logits_of(path, &vocab_size);
+    int32_t ids[N_CALIB];
+    make_ids(ids, N_CALIB, vocab_size);
+    ck_assert_msg(quantise(path, out, "q8_0", method, ids, N_CALIB, err, sizeof err) == 0, "%s", err);
+    float *got = logits_of(out, &vocab_size);
+    const double off = mean_square(got, expected, vocab_size), size = mean_square(expected, NULL, vocab_size);
+    ck_assert_msg(off < 0.03 * size, "%s: %g of %g", path, off, size);
+    free(got);
+    free(expected);
+    (void)unlink(out);
+}
+END_TEST
+
+START_TEST(gptq_beats_rounding)
+{
+    const char *path = test_golden("gguf/llama-f32/model.gguf");
+    char err[512], out[] = "/tmp/quoll-test-XXXXXX.gguf";
+    if (!path) {
+        test_skip("gptq_beats_rounding", "the golden model is not here");
+        return;
+    }
+    int vocab_size, fd = mkstemps(out, 5);
+    ck_assert_int_ge(fd, 0);
+    (void)close(fd);
+    float *expected = logits_of(path, &vocab_size);
+    int32_t ids[N_CALIB];
+    make_ids(ids, N_CALIB, vocab_size);
+    double off[2];
+    for (int k = 0; k < 2; k++) {
+        ck_assert_msg(quantise(path, out, "q4_0", k ? &methods[1] : NULL, ids, N_CALIB, err, sizeof err) == 0,
+                      "%s", err);
+        float *got = logits_of(out, &vocab_size);
+        off[k] = mean_square(got, expected, vocab_size);
+        free(got);
+    }
+    ck_assert_msg(off[1] < 0.9 * off[0], "%g, rounded %g", off[1], off[0]);
+    ck_assert_int_eq(quantise(path, out, "q4_0", &methods[1], ids, SEQ_LEN - 1, err, sizeof err), -1);
+    ck_assert_ptr_nonnull(strstr(err, "calibration text"));
+    free(expected);
+    (void)unlink(out);
+}
+END_TEST
+
+static Suite *calibrate_suite(void)
+{
+    Suite *s = suite_create("calibrate");
+    TCase *t = tcase_create("calibrate");
+    tcase_set_timeout(t, 120);
+    tcase_add_loop_test(t, keeps_the_function, 0, N_MODELS * N_METHODS);
+    tcase_add_test(t, gptq_beats_rounding);
+    suite_add_tcase(s, t);
+    return s;
+}
+
+TEST_SUITE(calibrate_suite)
