@@ -80,7 +80,7 @@ static float *logits_of(const char *path, int *vocab_size)
 
 /* 0, or what quantize_write says. */
 static int quantise(const char *from, const char *to, const char *type, const struct method *method,
-                    const int32_t *ids, int64_t n_ids, char *err, size_t errlen)
+                    int n_threads, const int32_t *ids, int64_t n_ids, char *err, size_t errlen)
 {
     struct weights *w;
     struct quantize *q;
@@ -91,14 +91,14 @@ static int quantise(const char *from, const char *to, const char *type, const st
                                             .ids = ids,
                                             .n_ids = n_ids,
                                             .seq_len = SEQ_LEN,
-                                            .n_threads = 2,
+                                            .n_threads = n_threads,
                                             .ops = ops_cpu(isa_best())};
     const struct quantize_options o = {.mix = mix_by_name(type),
                                        .pure = true,
                                        .output_type = QTYPE_F32,
                                        .embedding_type = QTYPE_F32,
                                        .calibration = method ? &calibration : NULL,
-                                       .n_threads = 2};
+                                       .n_threads = n_threads};
     ck_assert_ptr_nonnull(o.mix);
     ck_assert_msg(quantize_open(&q, w, &o, err, errlen) == 0, "%s", err);
     size_t n;
@@ -136,7 +136,7 @@ START_TEST(keeps_the_function)
     float *expected = logits_of(path, &vocab_size);
     int32_t ids[N_CALIB];
     make_ids(ids, N_CALIB, vocab_size);
-    ck_assert_msg(quantise(path, out, "q8_0", method, ids, N_CALIB, err, sizeof err) == 0, "%s", err);
+    ck_assert_msg(quantise(path, out, "q8_0", method, 1, ids, N_CALIB, err, sizeof err) == 0, "%s", err);
     float *got = logits_of(out, &vocab_size);
     const double off = mean_square(got, expected, vocab_size), size = mean_square(expected, NULL, vocab_size);
     ck_assert_msg(off < 0.03 * size, "%s: %g of %g", path, off, size);
@@ -162,14 +162,15 @@ START_TEST(gptq_beats_rounding)
     make_ids(ids, N_CALIB, vocab_size);
     double off[2];
     for (int k = 0; k < 2; k++) {
-        ck_assert_msg(quantise(path, out, "q4_0", k ? &methods[1] : NULL, ids, N_CALIB, err, sizeof err) == 0,
+        ck_assert_msg(quantise(path, out, "q4_0", k ? &methods[1] : NULL, 2, ids, N_CALIB, err, sizeof err) ==
+                          0,
                       "%s", err);
         float *got = logits_of(out, &vocab_size);
         off[k] = mean_square(got, expected, vocab_size);
         free(got);
     }
     ck_assert_msg(off[1] < 0.9 * off[0], "%g, rounded %g", off[1], off[0]);
-    ck_assert_int_eq(quantise(path, out, "q4_0", &methods[1], ids, SEQ_LEN - 1, err, sizeof err), -1);
+    ck_assert_int_eq(quantise(path, out, "q4_0", &methods[1], 1, ids, SEQ_LEN - 1, err, sizeof err), -1);
     ck_assert_ptr_nonnull(strstr(err, "calibration text"));
     free(expected);
     (void)unlink(out);
