@@ -8,13 +8,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { COLS = 512, ROWS = 70, N_X = 500 };
+enum { COLS = 256, ROWS = 70, N_X = 500 };
 
 static const struct rows_format formats[] = {
     {QTYPE_Q4_0, 32},   {QTYPE_Q4_1, 32},    {QTYPE_Q5_0, 32},  {QTYPE_Q5_1, 32},   {QTYPE_Q8_0, 32},
     {QTYPE_IQ4_NL, 32}, {QTYPE_Q2_K, 256},   {QTYPE_Q3_K, 256}, {QTYPE_Q4_K, 256},  {QTYPE_Q5_K, 256},
     {QTYPE_Q6_K, 256},  {QTYPE_IQ4_XS, 256}, {QTYPE_INT2Z, 64}, {QTYPE_INT3Z, 128}, {QTYPE_INT4Z, 32},
-    {QTYPE_INT4Z, 512}, {QTYPE_INT8Z, 128},
+    {QTYPE_INT4Z, 256}, {QTYPE_INT8Z, 128},
 };
 enum { N_FORMATS = sizeof formats / sizeof *formats };
 
@@ -191,7 +191,7 @@ START_TEST(awq_scales_what_is_large)
     for (int c = 0; c < COLS; c++)
         ck_assert(scale[c] > 0 && isfinite(scale[c]));
 
-    in.n_runs = 8; /* heads of 64, two of which share their values' rows */
+    in.n_runs = 4; /* heads of 64, two of which share their values' rows */
     in.shared = 2;
     ck_assert_int_eq(awq_search(scale, &in, NULL), 0);
     for (int c = 0; c < COLS; c++)
