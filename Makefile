@@ -44,8 +44,37 @@ LINK    := $(CC) $(CFLAGS) -fopenmp $(CONFIG_FLAGS) $(LDFLAGS)
 
 PKGS    := jansson libpcre2-8 libutf8proc libprotobuf-c libedit libmd openblas
 PKG_CFLAGS := $(shell pkg-config --cflags $(PKGS) 2>/dev/null)
-LDLIBS  := $(shell pkg-config --libs $(PKGS) 2>/dev/null) -lm
+LDLIBS  := $(shell pkg-config --libs $(PKGS) 2>/dev/null) -lm -ldl
 TEST_LIBS := $(shell pkg-config --libs check 2>/dev/null)
+
+# CUDA: kernels/cuda/ becomes a plug-in, libquoll-cuda.so beside the program, where nvcc and a GPU are (CUDA=1:
+# in any case; CUDA=0: never). CUDA_ARCHS: the compute capabilities that it has machine code for, this machine's
+# or all that are supported; and PTX of the last one for what comes after.
+NVCC    ?= nvcc
+GPUS    := $(sort $(subst .,,$(shell nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null)))
+CUDA    ?= $(if $(and $(GPUS),$(shell command -v $(NVCC))),1,0)
+CUDA_ALL := 80 86 89 90a 120
+CUDA_ARCHS ?= $(or $(patsubst 90,90a,$(GPUS)),$(CUDA_ALL))
+# Exact arithmetic (docs/numerics.md): nothing fused that is not written so, denormals kept, IEEE division and
+# square root. Host code is compiled as C++ is for the tests below.
+NVCC_FLAGS := -std=c++17 -O3 -I. --fmad=false -ftz=false -prec-div=true -prec-sqrt=true -Xcompiler \
+              -fPIC,-Wall,-fno-strict-aliasing,-ffp-contract=off --cudart static -lineinfo $(if $(WERROR),-Werror all-warnings)
+cuda_code = $(foreach a,$(1),-gencode=arch=compute_$(a),code=sm_$(a)) \
+            -gencode=arch=compute_$(lastword $(1)),code=compute_$(lastword $(1))
+CUDA_SOURCES := $(wildcard kernels/cuda/*.cu)
+
+# The host executor (tests/cuda/executor.h): the same files as C++ with CUDA's functions in plain C. Compiled
+# without run-time library, so that the C compiler links it; -fno-lifetime-dse keeps the zeros in gaps of
+# arguments. ThreadSanitizer knows no fibers: no executor there.
+CXX     ?= g++
+EXECUTOR_FLAGS := -x c++ -std=c++17 -I. -DQUOLL_CUDA_HOST $(CFLAGS) -Wall -Wextra $(WERROR) -Wno-unknown-pragmas \
+                  -ffp-contract=off -fno-math-errno -fno-exceptions -fno-rtti -fno-threadsafe-statics -fno-lifetime-dse -MMD -MP \
+                  $(CONFIG_FLAGS) $(if $(filter asan,$(CONFIG)),-fno-sanitize=vptr)
+ifeq ($(CONFIG),tsan)
+ALL_CFLAGS += -DQUOLL_NO_EXECUTOR
+else
+EXECUTOR_OBJS = $(B)/tests/cuda/executor.o $(patsubst kernels/cuda/%.cu,$(B)/tests/cuda/%.o,$(CUDA_SOURCES))
+endif
 
 # Only these files get a CPU level's instructions; the level is picked at run time.
 # -O3 there: their loops over registers must be unrolled and their plain loops vectorised. -g1: what a
@@ -163,8 +192,9 @@ TEST_OBJS := $(B)/tests/main.o $(foreach r,$(ROOMS),$(call objs,tests/$(r)))
 
 # ./quoll is the release build; other configurations stay in their folder.
 ifeq ($(CONFIG),release)
-quoll: $(B)/quoll
-	@cp -f $< $@
+quoll: $(B)/quoll $(if $(filter 1,$(CUDA)),$(B)/libquoll-cuda.so)
+	@cp -f $(B)/quoll $@
+	@$(if $(filter 1,$(CUDA)),cp -f $(B)/libquoll-cuda.so .,rm -f libquoll-cuda.so)
 else
 quoll: $(B)/quoll
 .PHONY: quoll
@@ -174,7 +204,7 @@ $(B)/quoll: $(LIB_OBJS) $(TOOL_OBJS)
 	$(SHOW) LD $@
 	$(Q)$(LINK) -o $@ $^ $(LDLIBS)
 
-$(B)/run-tests: $(TEST_OBJS) $(LIB_OBJS) $(filter-out $(B)/tools/main.o,$(TOOL_OBJS))
+$(B)/run-tests: $(TEST_OBJS) $(LIB_OBJS) $(EXECUTOR_OBJS) $(filter-out $(B)/tools/main.o,$(TOOL_OBJS))
 	$(SHOW) LD $@
 	$(Q)$(LINK) -o $@ $^ $(TEST_LIBS) $(LDLIBS)
 
@@ -194,6 +224,7 @@ NEEDS_lab := quant weights kernels model lab
 NEEDS_tokenizer := quant weights tokenizer
 define room_tests
 $(B)/run-tests-$(1): $(B)/tests/main.o $(call objs,tests/$(1)) $(foreach r,$(NEEDS_$(1)),$(call objs,$(r))) \
+    $(if $(filter kernels model,$(1)),$(EXECUTOR_OBJS)) \
     $(if $(filter lab,$(1)),$(B)/tests/model/fixture.o $(B)/tests/model/gguf_edit.o) \
     $(if $(filter tokenizer,$(1)),$(PROTO:=.o) $(patsubst %.c,$(B)/%.o,$(wildcard tools/vocab*.c)))
 	$$(SHOW) LD $$@
@@ -209,6 +240,24 @@ FLAGS := $(CC) $(filter-out $(WERROR),$(ALL_CFLAGS)) $(AVX512)
 $(B)/flags: FORCE
 	@mkdir -p $(@D)
 	@echo '$(FLAGS)' | cmp -s - $@ || echo '$(FLAGS)' >$@
+
+$(B)/tests/cuda/%.o: kernels/cuda/%.cu $(B)/flags
+	@mkdir -p $(@D)
+	$(SHOW) CXX $@
+	$(Q)$(CXX) $(EXECUTOR_FLAGS) -c -o $@ $<
+
+$(B)/cuda/%.o: kernels/cuda/%.cu $(B)/nvcc-flags
+	@mkdir -p $(@D)
+	$(SHOW) NVCC $@
+	$(Q)$(NVCC) $(NVCC_FLAGS) $(call cuda_code,$(CUDA_ARCHS)) -MD -MP -MF $(@:.o=.d) -c -o $@ $<
+
+$(B)/libquoll-cuda.so: $(patsubst kernels/cuda/%.cu,$(B)/cuda/%.o,$(CUDA_SOURCES))
+	$(SHOW) LD $@
+	$(Q)$(NVCC) --shared --cudart static -o $@ $^
+
+$(B)/nvcc-flags: FORCE
+	@mkdir -p $(@D)
+	@echo '$(NVCC_FLAGS) $(CUDA_ARCHS)' | cmp -s - $@ || echo '$(NVCC_FLAGS) $(CUDA_ARCHS)' >$@
 
 $(B)/%.o: %.c $(B)/flags
 	@mkdir -p $(@D)

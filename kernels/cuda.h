@@ -9,8 +9,8 @@
 /* The operators on a device (0 …). exact: to the CPU's bits for prompts, too (docs/gpu.md). Only one device
  * in a process's life. NULL: there is no plug-in, no driver, no such device, one too old: err says what. */
 const struct ops *ops_cuda(int device, bool exact, char *err, size_t errlen);
-/* Why there is no GPU to be used, in err; 0: there is one (that ops_cuda would take). */
-int cuda_probe(int device, char *err, size_t errlen);
+/* 0: there is a GPU that ops_cuda would take as device 0; −1: there is none, err says why. */
+int cuda_probe(char *err, size_t errlen);
 
 /* ---- Packed weights on the GPU ------------------------------------------------------------------- *
  *
@@ -49,6 +49,8 @@ struct cuda_host {
     const uint64_t *iq1, *iq2_xxs, *iq2_xs, *iq2_s; /* quant/grids.h */
     const uint32_t *iq3_xxs, *iq3_s;
 };
+
+const struct cuda_host *cuda_host_tables(void);
 
 /* The plug-in's two functions: quoll_cuda_version, and quoll_cuda_open, of which device −1 only asks whether
  * device 0 could be opened (NULL and an empty err: it could). */

@@ -40,8 +40,6 @@ static struct {
     size_t n, capacity;
 } blocks; /* what alloc has given */
 
-static void forget_graphs(void);
-
 static void *take(size_t bytes)
 {
     void *p = NULL;
@@ -78,7 +76,7 @@ static void *cuda_alloc(size_t bytes)
 static void cuda_release(void *p, size_t bytes)
 {
     (void)bytes;
-    forget_graphs(); /* they may point there */
+    cuda_forget_graphs(); /* they may point there */
     (void)cudaStreamSynchronize(cuda.stream);
     for (size_t i = 0; i < blocks.n; i++)
         if (blocks.list[i].p == p) {
@@ -114,12 +112,27 @@ static void cuda_download(void *dst, const void *src, size_t bytes)
         memset(dst, 0, bytes); /* nobody computes with what was there before */
 }
 
+void *cuda_grow(void *old, size_t bytes, size_t larger, const char *what)
+{
+    cuda_forget_graphs();
+    void *p = take(larger);
+    if (!p) {
+        (void)cuda_check(cudaErrorMemoryAllocation, what);
+        return NULL;
+    }
+    if (bytes)
+        (void)cuda_check(cudaMemcpyAsync(p, old, bytes, cudaMemcpyDeviceToDevice, cuda.stream), what);
+    (void)cuda_check(cudaStreamSynchronize(cuda.stream), what);
+    (void)cudaFree(old);
+    return p;
+}
+
 static struct block workspace;
 
 void *cuda_workspace(size_t bytes)
 {
     if (bytes > workspace.bytes) {
-        forget_graphs();
+        cuda_forget_graphs();
         (void)cuda_check(cudaStreamSynchronize(cuda.stream), "workspace");
         (void)cudaFree(workspace.p);
         workspace.p = (char *)take(bytes);
@@ -133,7 +146,8 @@ void *cuda_workspace(size_t bytes)
 /* ---- Packed weights ---------------------------------------------------------------------------------- */
 
 /* Pinned buffers in which threads pack what the copy engine then fetches. */
-enum { N_STAGES = 16, STAGE_BYTES = 4 << 20 };
+enum { N_STAGES = 16 };
+static const int64_t STAGE_BYTES = 4 << 20;
 
 static struct stage {
     uint8_t *p;
@@ -237,7 +251,7 @@ static void cuda_pack(struct packed *p, int64_t row0, int64_t n_rows, const void
         const int64_t left = row0 + n_rows - row, rows = left < at_once * TILE_ROWS ? left : at_once * TILE_ROWS;
         const int64_t n_tiles = (rows + TILE_ROWS - 1) / TILE_ROWS;
         const size_t bytes = (size_t)(n_tiles * p->tile_bytes);
-        struct stage *s = stage_take(bytes > STAGE_BYTES ? bytes : STAGE_BYTES);
+        struct stage *s = stage_take(bytes > (size_t)STAGE_BYTES ? bytes : (size_t)STAGE_BYTES);
         if (rows % TILE_ROWS && s->p)
             memset(s->p + (n_tiles - 1) * p->tile_bytes, 0, (size_t)p->tile_bytes);
         for (int64_t t = 0; t < n_tiles && s->p; t++) {
@@ -245,8 +259,8 @@ static void cuda_pack(struct packed *p, int64_t row0, int64_t n_rows, const void
             const int64_t rest = rows - t * TILE_ROWS;
             for (int64_t k = 0; k < p->cols; k += CHUNK_LEN)
                 host->pack_chunk(s->p + t * p->tile_bytes + TILE_ROWS * type_bytes(p->type, k), p->type,
-                                 from + type_bytes(p->type, k), row_bytes, (int)(rest < TILE_ROWS ? rest : TILE_ROWS),
-                                 (int)(p->cols - k < CHUNK_LEN ? p->cols - k : CHUNK_LEN));
+                                 from + type_bytes(p->type, k), row_bytes, (int)(rest < TILE_ROWS ? rest : (int64_t)TILE_ROWS),
+                                 (int)(p->cols - k < CHUNK_LEN ? p->cols - k : (int64_t)CHUNK_LEN));
         }
         if (s->p) {
             pthread_mutex_lock(&stage_lock);
@@ -263,7 +277,8 @@ static void cuda_pack(struct packed *p, int64_t row0, int64_t n_rows, const void
 
 /* Pinned memory and its copy on the device. begin fills the front and keeps what is where; operators that
  * are given something else put it behind. */
-enum { MAX_STAGED = 8, STAGING_MIN = 1 << 20, STAGING_ALIGN = 64 };
+enum { MAX_STAGED = 8 };
+static const size_t STAGING_MIN = 1 << 20, STAGING_ALIGN = 64;
 
 static struct {
     char *pinned, *device;
@@ -280,7 +295,7 @@ static bool staging_reserve(size_t bytes)
 {
     if (bytes <= staging.bytes)
         return true;
-    forget_graphs();
+    cuda_forget_graphs();
     (void)cuda_check(cudaStreamSynchronize(cuda.stream), "staging");
     (void)cudaFreeHost(staging.pinned);
     (void)cudaFree(staging.device);
@@ -411,7 +426,7 @@ static bool delivery_reserve(size_t bytes)
 {
     if (bytes <= delivery.bytes)
         return true;
-    forget_graphs();
+    cuda_forget_graphs();
     (void)cuda_check(cudaStreamSynchronize(cuda.stream), "results");
     (void)cudaFreeHost(delivery.pinned);
     delivery.pinned = NULL;
@@ -464,9 +479,9 @@ static struct graph {
 } graphs[MAX_GRAPHS];
 static int next_graph;
 static struct graph *recording;
-int64_t cuda_slice_pages; /* 0: no graph, else attention's grids are made for so many pages */
+int64_t cuda_slice_pages;
 
-static void forget_graphs(void)
+void cuda_forget_graphs(void)
 {
     for (int i = 0; i < MAX_GRAPHS; i++) {
         if (graphs[i].exec)
@@ -646,7 +661,7 @@ static void cuda_close(void)
 {
     if (!cuda.is_open)
         return;
-    forget_graphs();
+    cuda_forget_graphs();
     cuda_rope_release();
     release_stages();
     (void)cudaFreeHost(staging.pinned);

@@ -5,6 +5,8 @@
 
 #include "kernels/cuda/state.cuh"
 
+enum book { BOOK_NONE, BOOK_IQ4, BOOK_FP4 };
+
 /* A format's facts, as pack.h's table has them. */
 struct format {
     bool is_float, is_fields;
@@ -12,17 +14,17 @@ struct format {
     enum scale_format d;
     int low, high; /* bits of a code */
     int zero;      /* subtracted from what block() gives: 0 where that is signed already */
-    enum book { BOOK_NONE, BOOK_IQ4, BOOK_FP4 } book;
+    enum book code_book;
     int n_codes, code_bits, code_zero;
 };
 
 constexpr struct format quantised_format(enum scale_kind scales, enum scale_format d, int low, int high, int zero,
                                          int n_codes, int code_bits, int code_zero)
 {
-    const format::book book = low == 4 && zero == 128        ? format::BOOK_IQ4
-                              : low == 4 && zero == FP4_ZERO ? format::BOOK_FP4
-                                                             : format::BOOK_NONE;
-    return {false, false,   scales,    d,        low, high, book != format::BOOK_NONE || low == 8 ? 0 : zero,
+    const enum book book = low == 4 && zero == 128        ? BOOK_IQ4
+                           : low == 4 && zero == FP4_ZERO ? BOOK_FP4
+                                                          : BOOK_NONE;
+    return {false, false,   scales,    d,        low, high, book != BOOK_NONE || low == 8 ? 0 : zero,
             book,  n_codes, code_bits, code_zero};
 }
 
@@ -35,10 +37,10 @@ constexpr struct format format_of(int type)
         PACK_FORMATS(QUANTISED)
 #define FIELDS(TYPE, scales, bits, zero, ...) \
     case QTYPE_##TYPE:                        \
-        return {false, true, scales, D_F16, bits, 0, QTYPE_##TYPE == QTYPE_TQ1_0 ? 1 : 0, format::BOOK_NONE, 0, 0, 0};
+        return {false, true, scales, D_F16, bits, 0, QTYPE_##TYPE == QTYPE_TQ1_0 ? 1 : 0, BOOK_NONE, 0, 0, 0};
         FIELD_FORMATS(FIELDS)
     default:
-        return {true, false, SCALE_NONE, D_F16, 0, 0, 0, format::BOOK_NONE, 0, 0, 0};
+        return {true, false, SCALE_NONE, D_F16, 0, 0, 0, BOOK_NONE, 0, 0, 0};
     }
 }
 
@@ -156,7 +158,7 @@ DEVICE void look_up(uint32_t *low, uint32_t *high, uint32_t x, const uint32_t bo
 /* quant.h's iq4_values and fp4_values. */
 template <int BOOK> DEVICE void look_up_book(uint32_t *low, uint32_t *high, uint32_t x)
 {
-    if constexpr (BOOK == format::BOOK_IQ4) {
+    if constexpr (BOOK == BOOK_IQ4) {
         const uint32_t book[4] = {BOOK_WORD(-127, -104, -83, -65), BOOK_WORD(-49, -35, -22, -10),
                                   BOOK_WORD(1, 13, 25, 38), BOOK_WORD(53, 69, 89, 113)};
         look_up(low, high, x, book);
@@ -182,29 +184,45 @@ DEVICE uint32_t even_signs(uint32_t seven)
 
 /* ---- Formats of planes ---------------------------------------------------------------------------- */
 
-/* What one lane holds of a row's chunk. Loads are asked for together, by load(); arrays are indexed by
- * constants once loops over blocks are unrolled. */
+/* What one lane holds of a row's chunk: scales, once open() has loaded them; a block's codes are fetched apart, so
+ * that many fetches can be on their way together. Scales are indexed by constants where loops over blocks
+ * are unrolled. */
 template <int TYPE, bool FIELDS = format_of(TYPE).is_fields> struct lane_chunk {
     static constexpr struct format F = format_of(TYPE);
     static constexpr int CODES = F.scales == SCALE_BLOCK_ZERO ? 0 : F.n_codes * F.code_bits / 8;
-    uint32_t low[CHUNK_BLOCKS * F.low], high[F.high ? CHUNK_BLOCKS * F.high : 1];
+    const uint8_t *at_low, *at_high;
+    int row;
     uint32_t codes[4], d_bits[4], m_bits[4];
 
-    __device__ __forceinline__ void load(const uint8_t *chunk, int row, int n, const struct device_grids &)
+    struct raw {
+        uint32_t low[F.low], high[F.high ? F.high : 1];
+    };
+
+    /* n blocks; nothing is loaded yet. */
+    __device__ __forceinline__ void place(const uint8_t *chunk, int row_, int n, const struct device_grids &)
     {
-        const uint8_t *at_high = chunk + n * GROUP_BYTES * F.low, *at_codes = at_high + n * GROUP_BYTES * F.high;
+        at_low = chunk;
+        at_high = chunk + n * GROUP_BYTES * F.low;
+        row = row_;
+    }
+
+    __device__ __forceinline__ struct raw fetch(int b) const
+    {
+        struct raw r;
+        load_planes<F.low>(r.low, at_low, b, row);
+        if constexpr (F.high > 0)
+            load_planes<F.high>(r.high, at_high, b, row);
+        return r;
+    }
+
+    __device__ __forceinline__ void load_scales(int n)
+    {
+        const uint8_t *at_codes = at_high + n * GROUP_BYTES * F.high;
         const int codes_bytes = F.scales == SCALE_BLOCK_ZERO ? n * F.code_bits / 8 : CODES;
         const int n_d = is_super(F.scales) ? 1 : F.scales == SCALE_BLOCK16 ? 2 * n : n;
         const uint8_t *at_d = at_codes + codes_bytes * TILE_ROWS;
         const int each = F.d == D_F16 ? 2 : 1;
         const uint8_t *at_m = at_d + n_d * each * TILE_ROWS;
-#pragma unroll
-        for (int b = 0; b < CHUNK_BLOCKS; b++)
-            if (b < n) {
-                load_planes<F.low>(low + b * F.low, chunk, b, row);
-                if constexpr (F.high > 0)
-                    load_planes<F.high>(high + b * F.high, at_high, b, row);
-            }
         if constexpr (F.scales == SCALE_BLOCK_ZERO && F.code_bits == 16)
             load_halves(codes, at_codes + row * codes_bytes, n);
         else if constexpr (F.scales == SCALE_BLOCK_ZERO)
@@ -231,24 +249,24 @@ template <int TYPE, bool FIELDS = format_of(TYPE).is_fields> struct lane_chunk {
     }
 
     /* Codes of block b: word g has columns 4g …; less F.zero they are the weights. */
-    __device__ __forceinline__ void block(uint32_t w[GROUPS], int b) const
+    __device__ __forceinline__ void block(uint32_t w[GROUPS], const struct raw &r, int) const
     {
 #pragma unroll
         for (int g = 0; g < GROUPS; g++) {
             if constexpr (F.low == 8) {
-                w[g] = low[8 * b + g];
-            } else if constexpr (F.book != format::BOOK_NONE) {
+                w[g] = r.low[g];
+            } else if constexpr (F.code_book != BOOK_NONE) {
                 if (g < 4)
-                    look_up_book<F.book>(&w[g], &w[g + 4], low[4 * b + g]);
+                    look_up_book<F.code_book>(&w[g], &w[g + 4], r.low[g]);
             } else if constexpr (F.low == 4) {
-                w[g] = low[4 * b + g % 4] >> (g < 4 ? 0 : 4) & 0x0f0f0f0f;
+                w[g] = r.low[g % 4] >> (g < 4 ? 0 : 4) & 0x0f0f0f0f;
             } else {
-                w[g] = low[2 * b + g / 4] >> 2 * (g % 4) & 0x03030303;
+                w[g] = r.low[g / 4] >> 2 * (g % 4) & 0x03030303;
             }
             if constexpr (F.high == 1)
-                w[g] |= (high[b] >> g & 0x01010101) << F.low;
+                w[g] |= (r.high[0] >> g & 0x01010101) << F.low;
             else if constexpr (F.high == 2)
-                w[g] |= (high[2 * b + g / 4] >> 2 * (g % 4) & 0x03030303) << F.low;
+                w[g] |= (r.high[g / 4] >> 2 * (g % 4) & 0x03030303) << F.low;
         }
     }
 
@@ -325,11 +343,23 @@ template <int TYPE> struct lane_chunk<TYPE, true> {
     int row;
     struct device_grids grids;
 
-    __device__ __forceinline__ void load(const uint8_t *chunk_, int row_, int, const struct device_grids &g)
+    struct raw {
+    };
+
+    __device__ __forceinline__ void place(const uint8_t *chunk_, int row_, int, const struct device_grids &g)
     {
         chunk = chunk_;
         row = row_;
         grids = g;
+    }
+
+    __device__ __forceinline__ struct raw fetch(int) const
+    {
+        return {};
+    }
+
+    __device__ __forceinline__ void load_scales(int)
+    {
     }
 
     /* Piece i of a field that begins at byte `at` of a row's block. */
@@ -370,7 +400,7 @@ template <int TYPE> struct lane_chunk<TYPE, true> {
         return even | odd << 8;
     }
 
-    __device__ __forceinline__ void block(uint32_t w[GROUPS], int b) const
+    __device__ __forceinline__ void block(uint32_t w[GROUPS], const struct raw &, int b) const
     {
         if constexpr (TYPE == QTYPE_TQ1_0) {
             for (int g = 0; g < GROUPS; g++)

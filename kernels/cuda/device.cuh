@@ -33,9 +33,12 @@
 #define MATHF_INLINE DEVICE
 #include "kernels/mathf.h"
 
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wextra" /* C's comparisons of enums and integers */
 extern "C" {
 #include "kernels/pack.h"
 }
+#pragma GCC diagnostic pop
 
 /* ---- Words and vectors -------------------------------------------------------------------------- */
 

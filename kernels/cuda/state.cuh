@@ -36,6 +36,14 @@ const void *cuda_staged(const void *host, size_t bytes);
 const struct device_slot *cuda_slots(const struct kv_slot *slot, int n);
 /* Whether p is of the device's memory. */
 bool cuda_is_device(const void *p);
+/* old, which holds so many bytes, as a larger block of which those are the beginning; NULL (and the error is
+ * kept): out of memory, old is as it was. */
+void *cuda_grow(void *old, size_t bytes, size_t larger, const char *what);
+/* Recorded launches may hold addresses that are about to change. */
+void cuda_forget_graphs(void);
+/* Pages that the slice's attention is to be laid out for, so that its launches serve longer sequences too; 0:
+ * as many as there are. */
+extern int64_t cuda_slice_pages;
 /* Room for the backend's own scratch, at least so many bytes, the same for all who ask; NULL: none. */
 void *cuda_workspace(size_t bytes);
 
@@ -57,10 +65,46 @@ struct dim3 {
     }
 };
 
-template <typename F> static void exec_body(void *closure)
+struct exec_place {
+    void *p;
+};
+inline void *operator new(size_t, exec_place at)
 {
-    (*(F *)closure)();
+    return at.p;
 }
+
+/* Arguments, made in place, one by one: the executor looks for addresses among them, so nothing else may look
+ * like one, gaps included. */
+template <typename... P> struct exec_args;
+template <> struct exec_args<> {
+    template <typename K, typename... Done> void call(K kernel, Done... done)
+    {
+        kernel(done...);
+    }
+};
+template <typename H, typename... P> struct exec_args<H, P...> {
+    H head;
+    exec_args<P...> tail;
+    template <typename A, typename... B> explicit exec_args(A a, B... b) : head(a), tail(b...)
+    {
+    }
+    template <typename K, typename... Done> void call(K kernel, Done... done)
+    {
+        tail.call(kernel, done..., head);
+    }
+};
+template <typename... P> struct exec_call {
+    void (*kernel)(P...);
+    exec_args<P...> args;
+    template <typename... A> explicit exec_call(void (*k)(P...), A... a) : kernel(k), args(a...)
+    {
+    }
+    static void run(void *p)
+    {
+        exec_call *c = (exec_call *)p;
+        c->args.call(c->kernel);
+    }
+};
 
 /* kernel<<<grid, block, shared>>>(args) on the backend's stream. */
 template <typename... P, typename... A>
@@ -68,9 +112,11 @@ static void launch(void (*kernel)(P...), dim3 grid, int block, size_t shared, A.
 {
     if (cuda.error[0])
         return;
-    auto closure = [kernel, args...]() { kernel(args...); };
-    exec_launch({grid.x, grid.y, grid.z}, {(unsigned)block, 1, 1}, shared, exec_body<decltype(closure)>,
-                (const void *)kernel, &closure, sizeof closure);
+    typedef exec_call<P...> call;
+    alignas(call) char place[sizeof(call)] = {0};
+    new (exec_place{place}) call(kernel, args...);
+    exec_launch({grid.x, grid.y, grid.z}, {(unsigned)block, 1, 1}, shared, call::run, (const void *)kernel, place,
+                sizeof place);
     (void)cuda_check(cudaGetLastError(), "a kernel");
 }
 #else

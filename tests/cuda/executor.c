@@ -366,13 +366,16 @@ static bool is_device(const void *p)
     return arena && (const char *)p >= arena && (const char *)p < arena + ARENA;
 }
 
+/* Where Linux puts programs, heaps, libraries and stacks; two ints side by side are rarely as much. */
+static const uintptr_t HOST_FROM = (uintptr_t)0x50 << 40;
+
 /* An argument that looks like an address of the process must be one of the device. */
 static void check_arguments(const void *code, const void *closure, size_t bytes)
 {
     for (size_t i = 0; i + sizeof(uintptr_t) <= bytes; i += sizeof(uintptr_t)) {
         uintptr_t word;
         memcpy(&word, (const char *)closure + i, sizeof word);
-        if (word >= (uintptr_t)1 << 40 && word < (uintptr_t)1 << 47 && word != (uintptr_t)code &&
+        if (word >= HOST_FROM && word < (uintptr_t)1 << 47 && word != (uintptr_t)code &&
             !is_device((const void *)word))
             die("argument bytes %zu hold the host's address %" PRIxPTR, i, word);
     }

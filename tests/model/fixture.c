@@ -36,6 +36,8 @@ struct fixture fixture_open(const char *path, const struct setting *s)
     struct fixture f = {0};
     ck_assert_msg(weights_open(&f.weights, path, NULL, err, sizeof err) == 0, "%s", err);
     struct model_options m = model_options_for(s->isa, s->n_threads);
+    if (s->ops)
+        m.ops = s->ops;
     ck_assert_msg(model_load(&f.model, f.weights, &m, err, sizeof err) == 0, "%s", err);
     f.vocab_size = model_config(f.model)->vocab_size;
     open_cache(&f, s);

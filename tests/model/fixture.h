@@ -12,6 +12,7 @@ struct setting {
     int n_threads, max_batch, n_seqs;
     int64_t n_ctx;
     bool check_finite;
+    const struct ops *ops; /* NULL: the CPU's at the level isa */
 };
 
 /* scalar, one thread, f32, KV cache F32 of 256 positions, whole batches, one sequence */

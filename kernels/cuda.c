@@ -1,0 +1,94 @@
+/* Opens the CUDA plug-in: beside the program, or where the system looks for libraries. */
+#include "kernels/cuda.h"
+
+#include "quant/err.h"
+#include "quant/grids.h"
+
+#include <dlfcn.h>
+#include <limits.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+static const char library[] = "libquoll-cuda.so";
+
+typedef int version_fn(void);
+typedef const struct ops *open_fn(const struct cuda_host *host, int device, bool exact, char *err,
+                                  size_t errlen);
+
+static const struct cuda_host cuda_host = {
+    .types = qtypes,
+    .pack_chunk = cuda_pack_chunk,
+    .iq1 = iq1_grid,
+    .iq2_xxs = iq2_xxs_grid,
+    .iq2_xs = iq2_xs_grid,
+    .iq2_s = iq2_s_grid,
+    .iq3_xxs = iq3_xxs_grid,
+    .iq3_s = iq3_s_grid,
+};
+
+const struct cuda_host *cuda_host_tables(void)
+{
+    return &cuda_host;
+}
+
+/* The library's path beside the program; false: not there. */
+static bool beside(char *path, size_t size)
+{
+    ssize_t n = readlink("/proc/self/exe", path, size - sizeof library - 1);
+    if (n <= 0)
+        return false;
+    path[n] = '\0';
+    char *slash = strrchr(path, '/');
+    if (!slash)
+        return false;
+    memcpy(slash + 1, library, sizeof library);
+    return access(path, R_OK) == 0;
+}
+
+/* The plug-in's open; NULL: err says what is wrong. Stays open for the rest of the process's life. */
+static open_fn *plugin(char *err, size_t errlen)
+{
+    static open_fn *open;
+    char path[PATH_MAX];
+    if (open)
+        return open;
+    void *lib = dlopen(beside(path, sizeof path) ? path : library, RTLD_NOW | RTLD_LOCAL);
+    if (!lib) {
+        const char *why = dlerror();
+        if (beside(path, sizeof path))
+            (void)err_set(err, errlen, "%s: %s", path, why ? why : "cannot be opened");
+        else
+            (void)err_set(
+                err, errlen,
+                "CUDA: this build has no %s beside the program (make CUDA=1 builds it where nvcc is)",
+                library);
+        return NULL;
+    }
+    version_fn *version = NULL;
+    open_fn *found = NULL;
+    /* POSIX's way of making a function of what dlsym gives. */
+    *(void **)&version = dlsym(lib, "quoll_cuda_version");
+    *(void **)&found = dlsym(lib, "quoll_cuda_open");
+    if (!version || !found || version() != CUDA_PLUGIN_VERSION) {
+        (void)dlclose(lib);
+        (void)err_set(err, errlen, "%s: it belongs to another version of quoll", library);
+        return NULL;
+    }
+    return open = found;
+}
+
+const struct ops *ops_cuda(int device, bool exact, char *err, size_t errlen)
+{
+    open_fn *open = plugin(err, errlen);
+    return open ? open(&cuda_host, device, exact, err, errlen) : NULL;
+}
+
+int cuda_probe(char *err, size_t errlen)
+{
+    open_fn *open = plugin(err, errlen);
+    if (!open)
+        return -1;
+    (void)open(&cuda_host, -1, false, err, errlen);
+    return err[0] ? -1 : 0;
+}
