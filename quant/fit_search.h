@@ -15,6 +15,11 @@
  * In super-blocks the sub-blocks' scales are themselves rounded to a few bits of a common half-float scale:
  * neighbouring roundings are the lanes then, and the common scale is fitted again to what they became.
  *
+ * An element's squared error counts times its importance and times the magnitude √(mean x² + x²): large
+ * weights matter more than their squared error says, for they belong to the inputs and outputs that stand
+ * out. (With Q4_0 of Qwen2.5-Coder 0.5B the divergence falls to two thirds; more weight on them, x², is worse
+ * again.)
+ *
  * Blocks are first brought to a magnitude of 1 by a power of two, where no float's square overflows or
  * vanishes. All scales are rounded to half floats before the final codes are chosen, so the codes answer to
  * the stored scale: one above 65504 becomes 65504, and the codes saturate. A block with an infinite value or
@@ -229,10 +234,14 @@ INLINE bool widen(struct wide *to, const float *x, const float *w, int n)
         return false;
     to->exponent = max > 0 ? exponent_of(max) : 0;
     double factor = ldexp(1, to->exponent);
-    for (int i = 0; i < n; i++) {
+    v8 squares = {0};
+    for (int i = 0; i < n; i++)
         to->x[i] = (float)(x[i] * factor);
-        to->w[i] = weight(w, i, unit);
-    }
+    for (int i = 0; i < n; i += LANES)
+        squares += load(to->x + i) * load(to->x + i);
+    const float mean = max > 0 ? sum8(squares) / (float)n : 1;
+    for (int i = 0; i < n; i++)
+        to->w[i] = weight(w, i, unit) * sqrtf(mean + to->x[i] * to->x[i]);
     return true;
 }
 
@@ -519,6 +528,10 @@ static void fit_group_zero(float *d, int *zero, uint8_t *q, const float *x, cons
     }
     lo = lo * factor * rest;
     hi = hi * factor * rest;
+    double squares = 0;
+    for (int64_t i = 0; i < n; i++)
+        squares += (double)(x[i] * factor * rest) * (double)(x[i] * factor * rest);
+    const float mean = (float)(squares / (double)n);
     for (int k = 0; k < N_SHRINKS * 3; k += TRIALS) {
         v8 inverse[2], low[2], high[2], ee[2] = {{0}}, eq[2] = {{0}}, qq[2] = {{0}};
         float zeros[TRIALS], ds[TRIALS];
@@ -532,7 +545,8 @@ static void fit_group_zero(float *d, int *zero, uint8_t *q, const float *x, cons
             high[l / LANES][l % LANES] = q_max - zeros[l];
         }
         for (int64_t i = 0; i < n; i++) {
-            const v8 xi = all(x[i] * factor * rest), wi = all(weight(w, i, unit));
+            const float scaled = x[i] * factor * rest;
+            const v8 xi = all(scaled), wi = all(weight(w, i, unit) * sqrtf(mean + scaled * scaled));
             for (int h = 0; h < 2; h++) {
                 v8 v = xi * inverse[h], code = round_even(lesser(greater(v, low[h]), high[h]));
                 v8 e = v - code, we = wi * e;
