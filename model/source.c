@@ -465,6 +465,17 @@ void source_rows(const struct source *s, int64_t row, int64_t n, void *dst, floa
     }
 }
 
+void source_floats(const struct source *s, int64_t row, float *dst, float *room)
+{
+    char *bytes = (char *)(room + s->cols); /* no type takes more than a float per element */
+    float *values = s->sorted ? room : dst;
+    source_rows(s, row, 1, bytes, room);
+    qtypes[s->type].to_f32(values, bytes, s->cols);
+    if (s->sorted)
+        for (int64_t j = 0; j < s->cols; j++)
+            dst[s->sorted[j]] = values[j];
+}
+
 void source_vector(const struct source *s, float *dst)
 {
     const struct tensor *t = s->tensor;

@@ -54,6 +54,8 @@ int64_t source_row(const struct source *s, int64_t r);
 const void *source_direct(const struct source *s, int64_t row, int64_t n);
 /* Makes them; scratch: cols floats. */
 void source_rows(const struct source *s, int64_t row, int64_t n, void *dst, float *scratch);
+/* Row `row` as floats, columns in the matrix's own order; room: 2 cols floats and 64 bytes. */
+void source_floats(const struct source *s, int64_t row, float *dst, float *room);
 /* A vector as floats. */
 void source_vector(const struct source *s, float *dst);
 /* The bytes of the tensor that these rows come from; 0 where they are spread. */

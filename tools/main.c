@@ -17,6 +17,7 @@ static const struct command commands[] = {
     {"template", "render a chat template", cmd_template},
     {"logits", "write the logits of a sequence", cmd_logits},
     {"convert", "write a model as a GGUF", cmd_convert},
+    {"quantize", "write a model in fewer bits", cmd_quantize},
     {"perplexity", "how well a model predicts a text, how far it is from another", cmd_perplexity},
     {"imatrix", "which columns of the matrices matter on a text", cmd_imatrix},
     {"eval", "how many questions of a test a model answers rightly", cmd_eval},

@@ -52,7 +52,8 @@ static int add_entry(json_t *header, const struct save_tensor *s, uint64_t *at, 
 }
 
 /* Header (padded with spaces, so that the data starts at a multiple of 8), then the tensors. */
-static int write_file(struct save_file *f, const char *json, const struct save_tensor *t, size_t n)
+static int write_file(struct save_file *f, const char *json, const struct save_tensor *t, size_t n,
+                      save_tensor_write *write, void *arg)
 {
     size_t len = strlen(json);
     uint64_t padded = (len + 7) & ~(uint64_t)7;
@@ -63,23 +64,18 @@ static int write_file(struct save_file *f, const char *json, const struct save_t
         int64_t elements = 1;
         for (int d = 0; d < t[i].n_dims; d++)
             elements *= t[i].dims[d];
-        if (save_write(f, t[i].data, (uint64_t)qtype_bytes(t[i].type, elements)))
+        const uint64_t begin = f->at, bytes = (uint64_t)qtype_bytes(t[i].type, elements);
+        if (t[i].data ? save_write(f, t[i].data, bytes) : write(arg, i, f))
             return -1;
+        if (f->at - begin != bytes)
+            return err_set(f->err, f->errlen, "%s: tensor '%s' has %" PRIu64 " bytes, not %" PRIu64, f->path,
+                           t[i].name, f->at - begin, bytes);
     }
     return 0;
 }
 
-static int save(const char *path, const char *json, const struct save_tensor *t, size_t n, char *err,
-                size_t errlen)
-{
-    struct save_file f;
-    if (save_open(&f, path, err, errlen))
-        return -1;
-    return save_close(&f, write_file(&f, json, t, n));
-}
-
-int weights_save_safetensors(const char *path, const struct save_tensor *t, size_t n, char *err,
-                             size_t errlen)
+int weights_save_safetensors_parts(const char *path, const struct save_tensor *t, size_t n,
+                                   save_tensor_write *write, void *arg, char *err, size_t errlen)
 {
     json_t *header = json_object();
     uint64_t at = 0;
@@ -87,9 +83,20 @@ int weights_save_safetensors(const char *path, const struct save_tensor *t, size
     for (size_t i = 0; i < n && rc == 0; i++)
         rc = add_entry(header, &t[i], &at, path, err, errlen);
     char *json = rc == 0 ? json_dumps(header, JSON_COMPACT) : NULL;
+    struct save_file f;
+    if (rc == 0 && !json)
+        rc = err_set(err, errlen, "%s: out of memory", path);
     if (rc == 0)
-        rc = json ? save(path, json, t, n, err, errlen) : err_set(err, errlen, "%s: out of memory", path);
+        rc = save_open(&f, path, err, errlen);
+    if (rc == 0)
+        rc = save_close(&f, write_file(&f, json, t, n, write, arg));
     free(json);
     json_decref(header);
     return rc;
+}
+
+int weights_save_safetensors(const char *path, const struct save_tensor *t, size_t n, char *err,
+                             size_t errlen)
+{
+    return weights_save_safetensors_parts(path, t, n, NULL, NULL, err, errlen);
 }

@@ -176,10 +176,15 @@ struct save_tensor {
 };
 int weights_save_safetensors(const char *path, const struct save_tensor *t, size_t n, char *err,
                              size_t errlen);
+/* The same where some have no data: `write` hands the bytes of tensor i to weights_save_part, as for a GGUF.
+ */
+struct save_file;
+typedef int save_tensor_write(void *arg, size_t i, struct save_file *f);
+int weights_save_safetensors_parts(const char *path, const struct save_tensor *t, size_t n,
+                                   save_tensor_write *write, void *arg, char *err, size_t errlen);
 
 /* Writes a GGUF v3 file, likewise. Tensors come one after the other from `write`, which hands the bytes of
  * tensor i (rows dense, dims[0] fastest) to weights_save_part in as many parts as it likes; −1 ends it. */
-struct save_file;
 struct save_gguf_tensor {
     const char *name;
     enum qtype type; /* one with a GGUF number */
@@ -190,7 +195,7 @@ struct save_gguf {
     const struct meta *meta;
     const struct save_gguf_tensor *tensor;
     size_t n_meta, n_tensors;
-    int (*write)(void *arg, size_t i, struct save_file *f);
+    save_tensor_write *write;
     void *arg;
 };
 int weights_save_gguf(const char *path, const struct save_gguf *g, char *err, size_t errlen);
