@@ -5,7 +5,10 @@
 #include <inttypes.h>
 #include <string.h>
 
-enum { MAX_CONTEXT = 1 << 24 };
+enum {
+    MAX_CONTEXT = 1 << 24,
+    CONTEXT_STEP = 256, /* llama.cpp's contexts are multiples of it */
+};
 
 static const char *const names[N_PROTOCOLS] = {"llama", "gptq", "strided"};
 
@@ -24,7 +27,9 @@ int protocol_by_name(const char *name)
 
 int64_t windows_len(const struct windows *w)
 {
-    return w->protocol == PROTOCOL_LLAMA ? w->n_ctx + w->stride / 2 : w->n_ctx;
+    if (w->protocol != PROTOCOL_LLAMA || w->stride == 0)
+        return w->n_ctx;
+    return (w->n_ctx + w->stride / 2 + CONTEXT_STEP - 1) / CONTEXT_STEP * CONTEXT_STEP;
 }
 
 struct window windows_at(const struct windows *w, int64_t i)

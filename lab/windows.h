@@ -10,8 +10,10 @@
 enum protocol {
     /* llama.cpp's: windows of n_ctx side by side, what is left over at the end is dropped; the first token of
      * each gives way to BOS where the model uses one; of each window's n_ctx tokens those count that have at
-     * least n_ctx / 2 + 1 in front of them. With a stride (--ppl-stride): windows of n_ctx + stride / 2, each
-     * stride further on, whose last stride tokens count; no BOS but the text's own. */
+     * least n_ctx / 2 + 1 in front of them. With a stride (--ppl-stride): windows of n_ctx + stride / 2
+     * rounded up to a multiple of 256, each stride further on, whose last stride tokens count; no BOS but the
+     * text's own.
+     */
     PROTOCOL_LLAMA,
     /* That of the code of GPTQ, AWQ, SparseGPT and what compares with them: windows of n_ctx side by side,
      * all their tokens count but the first. */

@@ -50,8 +50,10 @@ static int plan(const struct perplexity_command *c, struct measurement *m, char 
 {
     const enum protocol protocol = protocol_of(c);
     int64_t n_ctx = c->run.n_ctx < 0 ? DEFAULT_CTX : c->run.n_ctx;
-    if (n_ctx == 0) /* the longest window is the model's own context */
-        n_ctx = m->model.config->max_seq_len - (protocol == PROTOCOL_LLAMA ? c->stride / 2 : 0);
+    if (n_ctx == 0 && protocol == PROTOCOL_LLAMA && c->stride > 0)
+        return err_set(err, errlen, "-c 0 and --stride: protocol llama wants -c in numbers");
+    if (n_ctx == 0)
+        n_ctx = m->model.n_ctx;
     const struct tokenizer *t = m->model.tokenizer;
     const int32_t bos = tokenizer_adds_bos(t) ? tokenizer_bos(t) : -1;
     return windows_plan(&m->windows, protocol, n_ctx, c->stride, (int64_t)m->text.n, bos, c->chunks, err,
@@ -86,7 +88,7 @@ static struct run_options session_options(const struct perplexity_command *c, in
 {
     struct run_options o = c->run;
     o.n_ctx = window;
-    o.n_seqs = window < o.n_batch ? (int)(o.n_batch / window) : 1;
+    o.n_seqs = window > 0 && window < o.n_batch ? (int)(o.n_batch / window) : 1;
     return o;
 }
 
@@ -114,8 +116,8 @@ static int open_all(const struct perplexity_command *c, struct measurement *m, c
     if (!path)
         return -1;
     int64_t window = c->run.n_ctx < 0 ? DEFAULT_CTX : c->run.n_ctx;
-    if (window > 0 && protocol_of(c) == PROTOCOL_LLAMA)
-        window += c->stride / 2;
+    if (window > 0)
+        window = windows_len(&(struct windows){protocol_of(c), window, c->stride, 0, 0, 0});
     if (c->base) {
         if (logits_reader_open(&m->in, c->base, err, errlen))
             return -1;

@@ -37,16 +37,20 @@ START_TEST(llama_scores_second_halves)
 }
 END_TEST
 
-/* --ppl-stride: windows of n_ctx + stride / 2, ⌈(n − window) / stride⌉ of them. */
+/* --ppl-stride: windows of n_ctx + stride / 2 rounded up to 256, ⌈(n − window) / stride⌉ of them. */
 START_TEST(llama_with_a_stride)
 {
-    struct windows w = planned(PROTOCOL_LLAMA, 8, 4, 31);
-    ck_assert_int_eq(windows_len(&w), 10);
+    struct windows w = planned(PROTOCOL_LLAMA, 8, 4, 277);
+    ck_assert_int_eq(windows_len(&w), 256);
     ck_assert_int_eq(w.n, 6);
-    expect(&w, 0, 0, 10, 6, false);
-    expect(&w, 5, 20, 10, 6, false);
-    w = planned(PROTOCOL_LLAMA, 8, 4, 30);
+    expect(&w, 0, 0, 256, 252, false);
+    expect(&w, 5, 20, 256, 252, false);
+    w = planned(PROTOCOL_LLAMA, 8, 4, 276);
     ck_assert_int_eq(w.n, 5);
+    w = planned(PROTOCOL_LLAMA, 512, 256, 32894);
+    expect(&w, 0, 0, 768, 512, false);
+    w = planned(PROTOCOL_LLAMA, 384, 256, 32894); /* already a multiple */
+    expect(&w, 0, 0, 512, 256, false);
 }
 END_TEST
 
@@ -94,7 +98,7 @@ static void refuse(enum protocol p, int64_t n_ctx, int64_t stride, int64_t n_ids
 START_TEST(texts_can_be_too_short)
 {
     refuse(PROTOCOL_LLAMA, 8, 0, 15, "15 tokens, protocol llama needs 16");
-    refuse(PROTOCOL_LLAMA, 8, 4, 10, "needs 11");
+    refuse(PROTOCOL_LLAMA, 8, 4, 256, "needs 257");
     refuse(PROTOCOL_GPTQ, 8, 0, 7, "needs 8");
     refuse(PROTOCOL_STRIDED, 8, 4, 1, "needs 2");
     refuse(PROTOCOL_GPTQ, 8, 0, 0, "too short");
