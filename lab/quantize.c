@@ -59,18 +59,16 @@ static int find_rule(pcre2_code *const *code, size_t n, const char *name)
     return found;
 }
 
-static enum qtype wanted_type(const struct quantize *q, const char *name, const struct mix_model *model,
-                              pcre2_code *const *code)
+/* The type that options name for it, −1: none do. */
+static int fixed_type(const struct quantize *q, const char *name, pcre2_code *const *code)
 {
     const struct quantize_options *o = &q->opt;
     if (o->output_type >= 0 && strcmp(name, "output.weight") == 0)
-        return (enum qtype)o->output_type;
+        return o->output_type;
     if (o->embedding_type >= 0 && strcmp(name, "token_embd.weight") == 0)
-        return (enum qtype)o->embedding_type;
+        return o->embedding_type;
     int rule = find_rule(code, o->n_rules, name);
-    if (rule >= 0)
-        return o->rules[rule].type;
-    return o->pure ? mix_base(o->mix) : mix_type(o->mix, name, model);
+    return rule >= 0 ? (int)o->rules[rule].type : -1;
 }
 
 /* The importances of a step, if there are any and of its shape. */
@@ -87,23 +85,41 @@ static int find_importance(struct quantize_step *s, const struct quantize *q, ch
     return 0;
 }
 
+static int set_type(struct quantize *q, size_t i, enum qtype wanted, char *err, size_t errlen)
+{
+    size_t n;
+    const enum qtype stored = export_tensors(q->export, &n)[i].type;
+    struct quantize_step *s = &q->step[i];
+    s->wanted = wanted;
+    s->to = s->is_matrix ? qtype_for_rows(wanted, s->cols) : wanted;
+    s->copied = s->to == stored && s->from == stored;
+    s->to_bytes = (uint64_t)s->rows * (uint64_t)qtype_bytes(s->to, s->cols);
+    q->tensor[i].type = s->to;
+    s->importance = NULL;
+    return find_importance(s, q, err, errlen);
+}
+
 static int plan_step(struct quantize *q, size_t i, const struct mix_model *model, pcre2_code *const *code,
                      char *err, size_t errlen)
 {
-    struct save_gguf_tensor *t = &q->tensor[i];
+    const struct save_gguf_tensor *t = &q->tensor[i];
     struct quantize_step *s = &q->step[i];
-    *s = (struct quantize_step){.name = t->name, .cols = t->dims[0], .rows = 1, .n_experts = 1};
+    *s = (struct quantize_step){
+        .name = t->name, .cols = t->dims[0], .rows = 1, .n_experts = 1, .is_matrix = is_matrix(t)};
     for (int d = 1; d < t->n_dims; d++)
         s->rows *= t->dims[d];
     s->n_experts = t->n_dims > 2 ? (int)t->dims[2] : 1;
     s->from = export_source_type(q->export, i);
     s->from_bytes = (uint64_t)s->rows * (uint64_t)qtype_bytes(t->type, s->cols);
-    s->wanted = is_matrix(t) ? wanted_type(q, t->name, model, code) : t->type;
-    s->to = is_matrix(t) ? qtype_for_rows(s->wanted, s->cols) : t->type;
-    s->copied = s->to == t->type && s->from == t->type;
-    t->type = s->to;
-    s->to_bytes = (uint64_t)s->rows * (uint64_t)qtype_bytes(s->to, s->cols);
-    return find_importance(s, q, err, errlen);
+    const int fixed = s->is_matrix ? fixed_type(q, t->name, code) : (int)t->type;
+    s->fixed = fixed >= 0;
+    const enum qtype mixed = q->opt.pure ? mix_base(q->opt.mix) : mix_type(q->opt.mix, t->name, model);
+    return set_type(q, i, s->fixed ? (enum qtype)fixed : mixed, err, errlen);
+}
+
+int quantize_set_type(struct quantize *q, size_t i, enum qtype type, char *err, size_t errlen)
+{
+    return set_type(q, i, type, err, errlen);
 }
 
 static int plan(struct quantize *q, char *err, size_t errlen)
@@ -303,7 +319,7 @@ static int open_calibrate(struct writing *w)
     for (size_t i = 0; i < q->n; i++) {
         const struct quantize_step *s = &q->step[i];
         const int block_len = qtypes[s->to].block_len;
-        w->format[i] = (struct rows_format){s->to, is_matrix(&q->tensor[i]) && block_len > 1 ? block_len : 0};
+        w->format[i] = (struct rows_format){s->to, s->is_matrix && block_len > 1 ? block_len : 0};
         if (s->copied)
             w->format[i].group = 0;
     }

@@ -41,6 +41,8 @@ struct quantize_step {
     uint64_t from_bytes, to_bytes;             /* from_bytes: as it would be written without quantising */
     const struct importance_entry *importance; /* NULL: none for it, or not needed */
     bool copied;                               /* it has this type already, and stays to the last bit */
+    bool is_matrix;
+    bool fixed; /* rules and options say its type, or it is no matrix */
 };
 
 struct quantize;
@@ -52,6 +54,9 @@ int quantize_open(struct quantize **out, struct weights *w, const struct quantiz
 void quantize_close(struct quantize *q); /* NULL is fine */
 
 const struct quantize_step *quantize_steps(const struct quantize *q, size_t *n);
+/* Another type for matrix i of the plan (what comes of it where its rows cannot have it: qtype_for_rows). −1:
+ * importances of another shape. */
+int quantize_set_type(struct quantize *q, size_t i, enum qtype type, char *err, size_t errlen);
 /* The model's own metadata, to which a vocabulary may have to be added (export.h). */
 const struct meta *quantize_meta(const struct quantize *q, size_t *n);
 const struct save_gguf_tensor *quantize_tensors(const struct quantize *q, size_t *n);
