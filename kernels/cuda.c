@@ -32,6 +32,26 @@ const struct cuda_host *cuda_host_tables(void)
     return &cuda_host;
 }
 
+/* The plug-in's own are the same: a slice's activations in 8 bits, and nothing for attention, whose partial
+ * results are in memory that grows with the sequences. */
+static size_t scratch_bytes(int n_tokens, int64_t cols)
+{
+    return (size_t)n_tokens * (size_t)((cols + ACT_LEN - 1) / ACT_LEN) * sizeof(struct act_block);
+}
+
+static size_t attention_scratch_bytes(int n_tokens, int n_heads, int head_dim, int64_t max_len, int n_threads)
+{
+    (void)n_tokens, (void)n_heads, (void)head_dim, (void)max_len, (void)n_threads;
+    return 0;
+}
+
+const struct ops *cuda_plan_ops(void)
+{
+    static const struct ops ops = {
+        .name = "cuda", .scratch_bytes = scratch_bytes, .attention_scratch_bytes = attention_scratch_bytes};
+    return &ops;
+}
+
 /* The library's path beside the program; false: not there. */
 static bool beside(char *path, size_t size)
 {

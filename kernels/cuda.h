@@ -9,6 +9,8 @@
 /* The operators on a device (0 …). exact: to the CPU's bits for prompts, too (docs/gpu.md). Only one device
  * in a process's life. NULL: there is no plug-in, no driver, no such device, one too old: err says what. */
 const struct ops *ops_cuda(int device, bool exact, char *err, size_t errlen);
+/* What plans need of them, which needs no GPU: buffers' sizes. */
+const struct ops *cuda_plan_ops(void);
 /* 0: there is a GPU that ops_cuda would take as device 0; −1: there is none, err says why. */
 int cuda_probe(char *err, size_t errlen);
 

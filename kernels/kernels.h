@@ -257,6 +257,7 @@ struct slice_args {
  * frequencies and their rows (rope_table). */
 struct ops {
     const char *name;
+    const char *device; /* what it runs on, as its maker calls it; NULL: the CPU */
     enum isa isa;
     int packed_layout; /* a version: another one when the bytes that pack makes of a row change */
     bool on_host;      /* its memory is the host's: buffers may be read where they are */

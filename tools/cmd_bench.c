@@ -222,16 +222,16 @@ static json_t *test_record(const struct bench_command *c, const struct session *
     for (int i = 0; i < t->n_samples; i++)
         json_array_append_new(samples, json_real(t->samples[i]));
     json_t *path = json_string(s->path);
-    json_t *r =
-        json_pack("{s:o, s:s, s:I, s:I, s:s, s:s, s:s, s:i, s:i, s:s, s:s, s:I, s:I, s:I, s:i, s:f, s:f, "
-                  "s:o, s:f, s:f}",
-                  "model", path ? path : json_string("(not UTF-8)"), "model_type", type, "model_size",
-                  (json_int_t)s->tensor_bytes, "model_n_params", (json_int_t)n_params, "backend", "cpu",
-                  "cpu_isa", isa_name(c->run.isa), "gpu", "", "n_threads", t->n_threads, "n_batch",
-                  c->run.n_batch, "type_k", qtypes[s->type_k].name, "type_v", qtypes[s->type_v].name,
-                  "n_prompt", (json_int_t)t->n_prompt, "n_gen", (json_int_t)t->n_gen, "n_depth",
-                  (json_int_t)t->n_depth, "n_seqs", t->n_seqs, "avg_ts", t->mean, "stddev_ts", t->deviation,
-                  "samples_ts", samples, "read_gb_s", t->read_gb_s, "gmac_s", t->gmac_s);
+    json_t *r = json_pack(
+        "{s:o, s:s, s:I, s:I, s:s, s:s, s:s, s:i, s:i, s:s, s:s, s:I, s:I, s:I, s:i, s:f, s:f, "
+        "s:o, s:f, s:f}",
+        "model", path ? path : json_string("(not UTF-8)"), "model_type", type, "model_size",
+        (json_int_t)s->tensor_bytes, "model_n_params", (json_int_t)n_params, "backend", s->ops->name,
+        "cpu_isa", isa_name(c->run.isa), "gpu", s->ops->device ? s->ops->device : "", "n_threads",
+        t->n_threads, "n_batch", c->run.n_batch, "type_k", qtypes[s->type_k].name, "type_v",
+        qtypes[s->type_v].name, "n_prompt", (json_int_t)t->n_prompt, "n_gen", (json_int_t)t->n_gen, "n_depth",
+        (json_int_t)t->n_depth, "n_seqs", t->n_seqs, "avg_ts", t->mean, "stddev_ts", t->deviation,
+        "samples_ts", samples, "read_gb_s", t->read_gb_s, "gmac_s", t->gmac_s);
     if (r && c->membw) {
         json_object_set_new(r, "membw_gb_s", json_real(c->limits.read * 1e-9));
         json_object_set_new(r, "int8_gmac_s", json_real(c->limits.dots * 1e-9));

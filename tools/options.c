@@ -317,12 +317,18 @@ static int set_isa(void *to, const char *option, const char *value)
 
 static int set_device(void *to, const char *option, const char *value)
 {
-    (void)to;
-    if (strcmp(value, "cpu") == 0 || strcmp(value, "auto") == 0)
-        return 0;
-    if (strncmp(value, "cuda", 4) == 0)
-        return later(option, value);
-    return usage_error("%s %s: cpu or auto", option, value);
+    int *device = to;
+    int64_t n = 0;
+    if (strcmp(value, "cpu") == 0)
+        *device = DEVICE_CPU;
+    else if (strcmp(value, "auto") == 0)
+        *device = DEVICE_AUTO;
+    else if (strcmp(value, "cuda") == 0 ||
+             (strncmp(value, "cuda:", 5) == 0 && parse_int64(value + 5, 0, 1023, &n)))
+        *device = (int)n;
+    else
+        return usage_error("%s %s: cpu, cuda, cuda:N or auto", option, value);
+    return 0;
 }
 
 static int set_gpu_layers(void *to, const char *option, const char *value)
@@ -504,6 +510,7 @@ static void run_defaults(struct run_options *o)
     *o = (struct run_options){
         .n_ctx = -1, .n_batch = 512, .compute = COMPUTE_FAST, .type_k = -1, .type_v = -1, .rope_scaling = -1};
     o->isa = ISA_COUNT; /* not given */
+    o->device = DEVICE_AUTO;
     sampler_defaults(&o->sampler);
 }
 
@@ -522,14 +529,15 @@ size_t run_option_rows(struct run_options *o, struct option_row *rows)
             "context in tokens, 0: the model's own (default: 4096 or the model's, the smaller)"),
         OPTION_NUMBER_ROW("batch-size", 'b', &o->n_batch, 1, 1 << 16, "N",
                           "prompt tokens processed at once (default: 512)"),
-        OPTION_CALL_ROW("device", 0, NULL, set_device, "D", "cpu or auto"),
+        OPTION_CALL_ROW("device", 0, &o->device, set_device, "D",
+                        "cpu, cuda, cuda:N or auto: a GPU where there is one (default: auto)"),
         OPTION_CALL_ROW("isa", 0, &o->isa, set_isa, "LEVEL",
                         "highest CPU level used: auto, scalar, avx2, avx512, vnni (also $QUOLL_ISA)"),
         OPTION_CALL_ROW("compute", 0, &o->compute, set_compute, "HOW",
                         "fast, or f32: everything in 32-bit float, the reference (default: fast)"),
         OPTION_FLAG_ROW("exact", 0, &o->exact, "on a GPU, the CPU's bits (the CPU always has them)"),
         OPTION_CALL_ROW("n-gpu-layers", 0, &o->gpu_layers_asked, set_gpu_layers, "N",
-                        "-ngl: layers on the GPU (this build has none)"),
+                        "-ngl: layers on the GPU: all, or 0"),
         OPTION_FLAG_ROW("no-repack", 0, &o->no_repack, "compute from the weights as in the file (slow)"),
         OPTION_STRING_ROW("pack-cache", 0, &o->pack_cache, "DIR",
                           "keep the packed weights in a file there, for quick starts"),
@@ -604,7 +612,7 @@ static int run_complete(struct run_options *o)
     if (o->isa == ISA_COUNT && (code = set_isa(&o->isa, "QUOLL_ISA", isa && isa[0] ? isa : "auto")) != 0)
         return code;
     if (o->gpu_layers_asked)
-        tool_note(NOTE_USUAL, "note: this build uses no GPU: -ngl changes nothing\n");
+        tool_note(NOTE_USUAL, "note: all layers are on one device: -ngl changes nothing\n");
     if (o->n_threads == 0)
         o->n_threads = machine_threads();
     if (o->n_threads_batch == 0)

@@ -74,6 +74,8 @@ struct lora_list {
 int lora_append(void *lora_list, const char *option, const char *value);
 void lora_list_free(struct lora_list *l);
 
+enum { DEVICE_CPU = -1, DEVICE_AUTO = -2 };
+
 /* What the commands that run a model share. */
 struct run_options {
     struct string_list models;      /* -m; a command with one model uses the last */
@@ -84,6 +86,7 @@ struct run_options {
     enum isa isa; /* supported and built */
     enum compute compute;
     bool no_repack, exact, gpu_layers_asked;
+    int device;             /* DEVICE_CPU, DEVICE_AUTO: a GPU where there is one, or the number of a GPU */
     const char *pack_cache; /* folder of packed weights; NULL: none */
     int type_k, type_v;     /* enum qtype; −1: f16, or f32 with --compute f32 */
     int rope_scaling;       /* enum rope_scaling; −1: the model's */

@@ -1,6 +1,8 @@
 /* How much memory the commands that run a model would take with these options. */
 #include "tools/inspect.h"
 
+#include "kernels/cuda.h"
+
 enum { DEFAULT_CTX = 4096 };
 
 int plan_memory(struct plan *p, const struct config *c, const struct weights *w, const struct run_options *o,
@@ -14,7 +16,8 @@ int plan_memory(struct plan *p, const struct config *c, const struct weights *w,
         p->n_ctx = DEFAULT_CTX;
     const int n_seqs = o->n_seqs > 1 ? o->n_seqs : 1;
     p->n_batch = o->n_batch < p->n_ctx * n_seqs ? o->n_batch : (int)(p->n_ctx * n_seqs);
-    const struct model_options mo = {.ops = ops_cpu(o->isa), .quantize = o->quantize};
+    const struct model_options mo = {.ops = o->device >= 0 ? cuda_plan_ops() : ops_cpu(o->isa),
+                                     .quantize = o->quantize};
     const struct cache_options co = {p->n_ctx * n_seqs, n_seqs, p->type_k, p->type_v, p->n_batch};
     const struct context_options xo = {o->n_threads, o->n_threads_batch, p->n_batch, o->compute, false};
     return model_plan(&p->memory, w, &mo, &co, &xo, err, errlen);

@@ -1,6 +1,7 @@
 /* Opens a model for running. */
 #include "tools/session.h"
 
+#include "kernels/cuda.h"
 #include "quant/err.h"
 
 #include <inttypes.h>
@@ -122,6 +123,17 @@ static void note_line(bool important, const char *line)
     tool_note(important ? NOTE_USUAL : NOTE_VERBOSE, "%s\n", line);
 }
 
+/* The operators of the device that o names; NULL: it cannot be used. */
+static const struct ops *open_device(const struct run_options *o, char *err, size_t errlen)
+{
+    if (o->device >= 0)
+        return ops_cuda(o->device, o->exact, err, errlen);
+    const struct ops *gpu = NULL;
+    if (o->device == DEVICE_AUTO && !o->no_repack && cuda_probe(err, errlen) == 0)
+        gpu = ops_cuda(0, o->exact, err, errlen);
+    return gpu ? gpu : ops_cpu(o->isa);
+}
+
 static int open_all(struct session *s, const char *path, const struct run_options *o, unsigned needs,
                     char *err, size_t errlen)
 {
@@ -133,7 +145,11 @@ static int open_all(struct session *s, const char *path, const struct run_option
         return -1;
     note_types(s);
 
-    const struct model_options mo = {.ops = ops_cpu(o->isa),
+    if (!(s->ops = open_device(o, err, errlen)))
+        return -1;
+    if (o->pack_cache && !s->ops->on_host)
+        tool_note(NOTE_USUAL, "note: --pack-cache is of no use to a GPU\n");
+    const struct model_options mo = {.ops = s->ops,
                                      .n_threads = o->n_threads_batch,
                                      .no_repack = o->no_repack,
                                      .rope_freq_base = o->rope_freq_base,
@@ -142,7 +158,7 @@ static int open_all(struct session *s, const char *path, const struct run_option
                                      .lora = o->lora.item,
                                      .n_lora = o->lora.n,
                                      .quantize = o->quantize,
-                                     .pack_cache = o->pack_cache,
+                                     .pack_cache = s->ops->on_host ? o->pack_cache : NULL,
                                      .pack_version = QUOLL_VERSION,
                                      .note = note_line,
                                      .stop = interrupted};
@@ -189,11 +205,12 @@ int session_open_weights(struct session *s, const char *path, struct weights *w,
     }
     s->load_seconds = machine_seconds() - start;
     tool_note(NOTE_VERBOSE,
-              "model: %s, %s, %d layers, level %s, context %" PRId64
+              "model: %s, %s, %d layers, %s %s, context %" PRId64
               ", KV cache %.1f MiB (%s/%s), scratch %.1f MiB\n",
-              s->path, qtypes[s->main_type].name, s->config->n_layers, isa_name(o->isa), s->n_ctx,
-              (double)cache_bytes(s->cache) / (1 << 20), qtypes[s->type_k].name, qtypes[s->type_v].name,
-              (double)context_bytes(s->context) / (1 << 20));
+              s->path, qtypes[s->main_type].name, s->config->n_layers,
+              s->ops->on_host ? "level" : s->ops->name, s->ops->on_host ? isa_name(o->isa) : s->ops->device,
+              s->n_ctx, (double)cache_bytes(s->cache) / (1 << 20), qtypes[s->type_k].name,
+              qtypes[s->type_v].name, (double)context_bytes(s->context) / (1 << 20));
     return 0;
 }
 
@@ -206,6 +223,8 @@ void session_close(struct session *s)
     chat_prompt_close(s->chat);
     tokenizer_free(s->tokenizer);
     weights_close(s->weights);
+    if (s->ops && s->ops->close)
+        s->ops->close();
     free(s->path);
     *s = (struct session){.main_type = QTYPE_F32};
 }

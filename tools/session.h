@@ -18,6 +18,7 @@ struct session {
     struct weights *weights; /* NULL once the model is packed: metadata are read in session_open */
     struct tokenizer *tokenizer;
     struct chat_prompt *chat;
+    const struct ops *ops; /* the device's */
     struct model *model;
     const struct config *config; /* the model's */
     struct cache *cache;         /* one sequence (or as many as were asked for) of n_ctx positions */

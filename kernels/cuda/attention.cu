@@ -345,7 +345,7 @@ DEVICE int run_at(const struct attend_args &a, int row0, int end, int64_t *page_
     return row - row0;
 }
 
-template <int R> __global__ void __launch_bounds__(THREADS) attend_whole(struct attend_args a)
+template <int R> __global__ void __launch_bounds__(THREADS, 4) attend_whole(struct attend_args a)
 {
     SHARED_MEMORY(memory);
     const struct attend_memory mem = attend_memory_at(memory, R, a.head_dim);
@@ -371,7 +371,7 @@ template <int R> __global__ void __launch_bounds__(THREADS) attend_whole(struct 
 
 /* ---- Split -------------------------------------------------------------------------------------------- */
 
-template <int R> __global__ void __launch_bounds__(THREADS) attend_split(struct attend_args a)
+template <int R> __global__ void __launch_bounds__(THREADS, 4) attend_split(struct attend_args a)
 {
     SHARED_MEMORY(memory);
     const struct attend_memory mem = attend_memory_at(memory, R, a.head_dim);
@@ -511,7 +511,7 @@ void cuda_attention(struct worker *w, const struct attention_args *args)
     const bool same = args->n_tokens > 1 && args->slot[0].pages == args->slot[1].pages;
     const int64_t rows = (int64_t)args->n_tokens * a.group;
     int r = !same && a.group < ROWS_MAX ? a.group : ROWS_MAX;
-    r = r >= 8 ? 8 : r >= 4 ? 4 : r >= 2 ? 2 : 1;
+    r = r > 4 ? 8 : r > 1 ? 4 : 1;
     const int64_t n_blocks = (rows + r - 1) / r * a.n_kv_heads, n_parts = rows * a.n_kv_heads * pages;
     const bool split = n_blocks < (int64_t)FEW_BLOCKS * cuda.n_sms && pages > 1 &&
                        n_parts * (a.head_dim + 2) * (int64_t)sizeof(float) <= max_split;
@@ -527,8 +527,6 @@ void cuda_attention(struct worker *w, const struct attention_args *args)
         attend<8>(a, split, pages);
     else if (r == 4)
         attend<4>(a, split, pages);
-    else if (r == 2)
-        attend<2>(a, split, pages);
     else
         attend<1>(a, split, pages);
     if (split)

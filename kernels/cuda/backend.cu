@@ -681,9 +681,12 @@ static void cuda_close(void)
     cuda = {};
 }
 
+static char device_name[256];
+
 static const struct ops cuda_ops = [] {
     struct ops o = {};
     o.name = "cuda";
+    o.device = device_name;
     o.packed_layout = 1;
     o.alloc = cuda_alloc;
     o.release = cuda_release;
@@ -754,6 +757,10 @@ extern "C" const struct ops *quoll_cuda_open(const struct cuda_host *h, int devi
                       minor);
     if (probing)
         return NULL;
+    struct cudaDeviceProp properties;
+    if ((e = cudaGetDeviceProperties(&properties, device)) != cudaSuccess)
+        return refuse(err, errlen, "CUDA: device %d: %s", device, cudaGetErrorString(e));
+    (void)snprintf(device_name, sizeof device_name, "%s", properties.name);
     host = h;
     cuda_types = h->types;
     cuda = {};

@@ -18,7 +18,7 @@ struct format {
     int n_codes, code_bits, code_zero;
 };
 
-constexpr struct format quantised_format(enum scale_kind scales, enum scale_format d, int low, int high, int zero,
+__host__ __device__ constexpr struct format quantised_format(enum scale_kind scales, enum scale_format d, int low, int high, int zero,
                                          int n_codes, int code_bits, int code_zero)
 {
     const enum book book = low == 4 && zero == 128        ? BOOK_IQ4
@@ -28,7 +28,7 @@ constexpr struct format quantised_format(enum scale_kind scales, enum scale_form
             book,  n_codes, code_bits, code_zero};
 }
 
-constexpr struct format format_of(int type)
+__host__ __device__ constexpr struct format format_of(int type)
 {
     switch (type) {
 #define QUANTISED(TYPE, fn, scales, d, low, high, zero, book, n_codes, code_bits, code_zero) \
@@ -45,15 +45,15 @@ constexpr struct format format_of(int type)
 }
 
 /* pack.h's, for constants. */
-constexpr bool is_super(enum scale_kind k)
+__host__ __device__ constexpr bool is_super(enum scale_kind k)
 {
     return k >= SCALE_SUPER32;
 }
-constexpr bool has_min(enum scale_kind k)
+__host__ __device__ constexpr bool has_min(enum scale_kind k)
 {
     return k == SCALE_BLOCK_MIN || k == SCALE_SUPER32_MIN || k == SCALE_SUPER16_MIN;
 }
-constexpr bool by_16(enum scale_kind k)
+__host__ __device__ constexpr bool by_16(enum scale_kind k)
 {
     return k == SCALE_BLOCK16 || k == SCALE_SUPER16 || k == SCALE_SUPER16_MIN;
 }
@@ -276,7 +276,7 @@ template <int TYPE, bool FIELDS = format_of(TYPE).is_fields> struct lane_chunk {
         if constexpr (F.code_bits == 8) {
             return byte_at(codes, j);
         } else {
-            constexpr int half = F.n_codes ? F.n_codes / 2 : 1, quarter = F.n_codes ? F.n_codes / 4 : 1;
+            constexpr int half = F.n_codes < 4 ? 1 : F.n_codes / 2, quarter = F.n_codes < 4 ? 1 : F.n_codes / 4;
             return (byte_at(codes, j % half) >> (j < half ? 0 : 4) & 15) |
                    (byte_at(codes, half + j % quarter) >> 2 * (j / quarter) & 3) << 4;
         }
@@ -410,36 +410,40 @@ template <int TYPE> struct lane_chunk<TYPE, true> {
                     w[g] = digits(word(0, 8 + g % 4), 2 * (b - 5) + g / 4);
                 else
                     w[g] = digits(word(0, 12), g - 4);
-            return;
+        } else {
+            for (int k = 0; k < 4; k++)
+                eight(w + 2 * k, b, k);
         }
-        for (int k = 0; k < 4; k++) {
-            uint32_t *to = w + 2 * k;
-            if constexpr (TYPE == QTYPE_IQ1_S) {
-                const uint32_t qh = half(34, b);
-                shifted(to, grids.iq1[(word(2, b) >> 8 * k & 255) | (qh >> 3 * k & 7) << 8], qh >> 15);
-            } else if constexpr (TYPE == QTYPE_IQ1_M) {
-                const uint32_t qh = half(32, b) >> 4 * k;
-                shifted(to, grids.iq1[(word(0, b) >> 8 * k & 255) | (qh & 7) << 8], qh >> 3 & 1);
-            } else if constexpr (TYPE == QTYPE_IQ2_XXS) {
-                pair(to, grids.iq2_xxs[word(2, 2 * b) >> 8 * k & 255],
-                     even_signs(word(2, 2 * b + 1) >> 7 * k & 127));
-            } else if constexpr (TYPE == QTYPE_IQ2_XS) {
-                const uint32_t x = word(2, 2 * b + k / 2) >> k % 2 * 16;
-                pair(to, grids.iq2_xs[x & 511], even_signs(x >> 9 & 127));
-            } else if constexpr (TYPE == QTYPE_IQ2_S) {
-                const uint32_t high = byte(66, b) >> 2 * k & 3;
-                pair(to, grids.iq2_s[(word(2, b) >> 8 * k & 255) | high << 8], word(2, 8 + b) >> 8 * k);
-            } else if constexpr (TYPE == QTYPE_IQ3_XXS) {
-                const uint32_t x = word(2, 2 * b + k / 2) >> k % 2 * 16;
-                const uint32_t signs = even_signs(word(2, 16 + b) >> 7 * k & 127);
-                to[0] = with_signs(grids.iq3_xxs[x & 255], signs);
-                to[1] = with_signs(grids.iq3_xxs[x >> 8 & 255], signs >> 4);
-            } else if constexpr (TYPE == QTYPE_IQ3_S) {
-                const uint32_t x = word(2, 2 * b + k / 2) >> k % 2 * 16, high = byte(66, b) >> 2 * k;
-                const uint32_t signs = word(74, b) >> 8 * k;
-                to[0] = with_signs(grids.iq3_s[(x & 255) | (high & 1) << 8], signs);
-                to[1] = with_signs(grids.iq3_s[(x >> 8 & 255) | (high >> 1 & 1) << 8], signs >> 4);
-            }
+    }
+
+    /* Columns 8 k … of block b. */
+    __device__ __forceinline__ void eight(uint32_t to[2], int b, int k) const
+    {
+        if constexpr (TYPE == QTYPE_IQ1_S) {
+            const uint32_t qh = half(34, b);
+            shifted(to, grids.iq1[(word(2, b) >> 8 * k & 255) | (qh >> 3 * k & 7) << 8], qh >> 15);
+        } else if constexpr (TYPE == QTYPE_IQ1_M) {
+            const uint32_t qh = half(32, b) >> 4 * k;
+            shifted(to, grids.iq1[(word(0, b) >> 8 * k & 255) | (qh & 7) << 8], qh >> 3 & 1);
+        } else if constexpr (TYPE == QTYPE_IQ2_XXS) {
+            pair(to, grids.iq2_xxs[word(2, 2 * b) >> 8 * k & 255],
+                 even_signs(word(2, 2 * b + 1) >> 7 * k & 127));
+        } else if constexpr (TYPE == QTYPE_IQ2_XS) {
+            const uint32_t x = word(2, 2 * b + k / 2) >> k % 2 * 16;
+            pair(to, grids.iq2_xs[x & 511], even_signs(x >> 9 & 127));
+        } else if constexpr (TYPE == QTYPE_IQ2_S) {
+            const uint32_t high = byte(66, b) >> 2 * k & 3;
+            pair(to, grids.iq2_s[(word(2, b) >> 8 * k & 255) | high << 8], word(2, 8 + b) >> 8 * k);
+        } else if constexpr (TYPE == QTYPE_IQ3_XXS) {
+            const uint32_t x = word(2, 2 * b + k / 2) >> k % 2 * 16;
+            const uint32_t signs = even_signs(word(2, 16 + b) >> 7 * k & 127);
+            to[0] = with_signs(grids.iq3_xxs[x & 255], signs);
+            to[1] = with_signs(grids.iq3_xxs[x >> 8 & 255], signs >> 4);
+        } else if constexpr (TYPE == QTYPE_IQ3_S) {
+            const uint32_t x = word(2, 2 * b + k / 2) >> k % 2 * 16, high = byte(66, b) >> 2 * k;
+            const uint32_t signs = word(74, b) >> 8 * k;
+            to[0] = with_signs(grids.iq3_s[(x & 255) | (high & 1) << 8], signs);
+            to[1] = with_signs(grids.iq3_s[(x >> 8 & 255) | (high >> 1 & 1) << 8], signs >> 4);
         }
     }
 

@@ -125,11 +125,6 @@ template <typename T> DEVICE T load_once(const void *p)
     return *(const T *)p;
 }
 
-template <typename T> DEVICE T load_shared_by_all(const void *p)
-{
-    return *(const T *)p;
-}
-
 #else
 
 DEVICE void sync_block()
@@ -184,32 +179,32 @@ DEVICE uint32_t pick_bytes(uint32_t x, uint32_t y, uint32_t selector)
 }
 
 template <typename T> DEVICE T load_once(const void *p);
-template <> DEVICE word4 load_once<word4>(const void *p)
+template <> __device__ __forceinline__ word4 load_once<word4>(const void *p)
 {
     word4 x;
-    asm volatile("ld.global.nc.L1::no_allocate.v4.b32 {%0, %1, %2, %3}, [%4];"
+    asm("ld.global.nc.L1::no_allocate.v4.b32 {%0, %1, %2, %3}, [%4];"
                  : "=r"(x.v[0]), "=r"(x.v[1]), "=r"(x.v[2]), "=r"(x.v[3])
                  : "l"(p));
     return x;
 }
-template <> DEVICE word2 load_once<word2>(const void *p)
+template <> __device__ __forceinline__ word2 load_once<word2>(const void *p)
 {
     word2 x;
-    asm volatile("ld.global.nc.L1::no_allocate.v2.b32 {%0, %1}, [%2];"
+    asm("ld.global.nc.L1::no_allocate.v2.b32 {%0, %1}, [%2];"
                  : "=r"(x.v[0]), "=r"(x.v[1])
                  : "l"(p));
     return x;
 }
-template <> DEVICE uint32_t load_once<uint32_t>(const void *p)
+template <> __device__ __forceinline__ uint32_t load_once<uint32_t>(const void *p)
 {
     uint32_t x;
-    asm volatile("ld.global.nc.L1::no_allocate.b32 %0, [%1];" : "=r"(x) : "l"(p));
+    asm("ld.global.nc.L1::no_allocate.b32 %0, [%1];" : "=r"(x) : "l"(p));
     return x;
 }
-template <> DEVICE uint16_t load_once<uint16_t>(const void *p)
+template <> __device__ __forceinline__ uint16_t load_once<uint16_t>(const void *p)
 {
     uint16_t x;
-    asm volatile("ld.global.nc.L1::no_allocate.b16 %0, [%1];" : "=h"(x) : "l"(p));
+    asm("ld.global.nc.L1::no_allocate.b16 %0, [%1];" : "=h"(x) : "l"(p));
     return x;
 }
 

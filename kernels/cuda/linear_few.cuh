@@ -106,7 +106,7 @@ DEVICE void few_chunk(float *put, const struct linear_work &a, const struct devi
 }
 
 /* at_once: half warps that share a tile's chunks, a power of two up to 16; the others have other tiles. */
-template <int TYPE, int T> __global__ void __launch_bounds__(FEW_THREADS) linear_few(struct linear_work a, int at_once)
+template <int TYPE, int T> __global__ void __launch_bounds__(FEW_THREADS, T > 1 ? 1 : 2) linear_few(struct linear_work a, int at_once)
 {
     constexpr struct format F = format_of(TYPE);
     typedef few_layout<TYPE, T> layout;

@@ -24,7 +24,7 @@ template <int TYPE, int T>
 DEVICE void few_chunk(float *put, const struct linear_work &a, const struct device_matrix &w, int tile, int chunk,
                       int row)
 {
-    constexpr int EACH = TYPE == QTYPE_F32 ? 4 : 8, AHEAD = 8;
+    constexpr int EACH = TYPE == QTYPE_F32 ? 4 : 8, AHEAD = T > 1 ? 2 : 8;
     const int64_t col = (int64_t)chunk * CHUNK_LEN;
     const int n_cols = chunk_columns(w, col), n_pieces = n_cols / EACH;
     const uint8_t *data = w.data + tile * w.tile_bytes + chunk_offset(w, col);
@@ -77,7 +77,7 @@ DEVICE void few_chunk(float *put, const struct linear_work &a, const struct devi
         put[t * TILE_ROWS + row] = acc[t];
 }
 
-template <int TYPE, int T> __global__ void __launch_bounds__(FEW_THREADS) linear_few_float(struct linear_work a, int at_once)
+template <int TYPE, int T> __global__ void __launch_bounds__(FEW_THREADS, 2) linear_few_float(struct linear_work a, int at_once)
 {
     __shared__ float put[2][FEW_HALVES][T * TILE_ROWS];
     const int half = (int)threadIdx.x / 16, row = (int)threadIdx.x % 16, tiles_at_once = FEW_HALVES / at_once;

@@ -239,7 +239,7 @@ template <int KIND> DEVICE void stage_any(const staged_chunk<KIND> &c, const str
     }
 }
 
-template <int KIND> __global__ void __launch_bounds__(THREADS) linear_many(struct linear_work a)
+template <int KIND> __global__ void __launch_bounds__(THREADS, 2) linear_many(struct linear_work a)
 {
     SHARED_MEMORY(memory);
     const staged_chunk<KIND> c(memory);

@@ -61,27 +61,24 @@ DEVICE void block_to_floats(float x[ACT_LEN], const uint8_t *chunk, int row, int
     uint32_t w[GROUPS];
     lane.block(w, lane.fetch(b), b);
 #pragma unroll
-    for (int i = 0; i < CHUNK_BLOCKS; i++) {
-        if (i != b)
-            continue;
-        for (int h = 0; h < 2; h++) {
-            float d, m = 0;
-            if (is_super(F.scales)) {
-                d = lane.d(0) * (float)lane.scale(i, h);
-                if (has_min(F.scales))
-                    m = lane.m(0) * (float)lane.min(i, h);
-            } else {
-                d = lane.d(F.scales == SCALE_BLOCK16 ? 2 * i + h : i);
-                if (has_min(F.scales))
-                    m = -lane.m(i);
-            }
-            const int zero = F.scales == SCALE_BLOCK_ZERO ? lane.zero(i) : F.zero;
-            for (int c = 16 * h; c < 16 * h + 16; c++) {
-                const uint32_t byte = w[c / 4] >> c % 4 * 8 & 255;
-                const int q = (F.scales == SCALE_BLOCK_ZERO ? (int)byte : (int)(int8_t)byte) - zero;
-                const float y = d * (float)q;
-                x[c] = has_min(F.scales) ? y - m : y;
-            }
+    for (int h = 0; h < 2; h++) {
+        float d, m = 0;
+        if (is_super(F.scales)) {
+            d = lane.d(0) * (float)lane.scale(b, h);
+            if (has_min(F.scales))
+                m = lane.m(0) * (float)lane.min(b, h);
+        } else {
+            d = lane.d(F.scales == SCALE_BLOCK16 ? 2 * b + h : b);
+            if (has_min(F.scales))
+                m = -lane.m(b);
+        }
+        const int zero = F.scales == SCALE_BLOCK_ZERO ? lane.zero(b) : F.zero;
+#pragma unroll
+        for (int c = 16 * h; c < 16 * h + 16; c++) {
+            const uint32_t byte = w[c / 4] >> c % 4 * 8 & 255;
+            const int q = (F.scales == SCALE_BLOCK_ZERO ? (int)byte : (int)(int8_t)byte) - zero;
+            const float y = d * (float)q;
+            x[c] = has_min(F.scales) ? y - m : y;
         }
     }
 }
