@@ -111,7 +111,9 @@ START_TEST(scores_are_those_of_each_window_alone)
         r.n_parallel = k < 2 ? 1 : 2;
         r.held_bytes = k == 1 ? 1 : k == 2 ? 3 * n_vocab * sizeof(float) : 0;
         struct token_score *other = evaluate(&r);
-        ck_assert_mem_eq(s, other, (size_t)windows_n_scored(&w) * sizeof *s);
+        for (int64_t i = 0; i < windows_n_scored(&w); i++)
+            ck_assert(s[i].nll == other[i].nll && s[i].base_nll == other[i].base_nll &&
+                      s[i].kl == other[i].kl && s[i].same_top == other[i].same_top);
         free(other);
     }
     free(row);
