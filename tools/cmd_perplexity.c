@@ -92,11 +92,13 @@ static struct run_options session_options(const struct perplexity_command *c, in
     return o;
 }
 
-/* The base in memory, and whether it can be compared. */
+/* The base in memory, and whether it can be compared. Its cache stays as it is by default: of --kv-type too the
+ * cost is to be seen. */
 static int open_against(const struct perplexity_command *c, struct measurement *m, int64_t window, char *err,
                         size_t errlen)
 {
-    const struct run_options o = session_options(c, window);
+    struct run_options o = session_options(c, window);
+    o.type_k = o.type_v = -1;
     if (session_open(&m->against, c->against, &o, 0, err, errlen) != 0)
         return -1;
     if (!c->file || !m->against.tokenizer)

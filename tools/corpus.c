@@ -23,7 +23,7 @@ static size_t valid_utf8(const char *text, size_t len)
     return len;
 }
 
-static void hash_bytes(uint8_t hash[CORPUS_HASH_BYTES], const char *bytes, size_t n)
+void corpus_hash(uint8_t hash[CORPUS_HASH_BYTES], const char *bytes, size_t n)
 {
     SHA2_CTX sha;
     SHA256Init(&sha);
@@ -54,7 +54,7 @@ int corpus_read(struct corpus *c, const char *path, const struct tokenizer *t, b
         rc = err_set(err, errlen, "%s: not UTF-8 at byte %zu", path, valid);
     else
         rc = encode(c, t, &c->ids, &c->n, err, errlen);
-    hash_bytes(c->hash, c->text, c->len);
+    corpus_hash(c->hash, c->text, c->len);
     if (rc)
         corpus_free(c);
     return rc;

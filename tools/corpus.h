@@ -23,6 +23,7 @@ int corpus_read(struct corpus *c, const char *path, const struct tokenizer *t, b
 int corpus_is_same(const struct corpus *c, const struct tokenizer *t, char *err, size_t errlen);
 void corpus_free(struct corpus *c); /* a zeroed one is fine */
 
+void corpus_hash(uint8_t hash[CORPUS_HASH_BYTES], const char *bytes, size_t n);
 /* A hash in hexadecimal digits. */
 enum { HASH_TEXT_BYTES = 2 * CORPUS_HASH_BYTES + 1 };
 const char *hash_text(char text[HASH_TEXT_BYTES], const uint8_t hash[CORPUS_HASH_BYTES]);

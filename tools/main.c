@@ -20,6 +20,7 @@ static const struct command commands[] = {
     {"quantize", "write a model in fewer bits", cmd_quantize},
     {"perplexity", "how well a model predicts a text, how far it is from another", cmd_perplexity},
     {"imatrix", "which columns of the matrices matter on a text", cmd_imatrix},
+    {"lab", "quantise in many ways, measure them side by side", cmd_lab},
     {"eval", "how many questions of a test a model answers rightly", cmd_eval},
 };
 enum { N_COMMANDS = sizeof commands / sizeof commands[0] };

@@ -35,6 +35,7 @@ int cmd_quantize(int argc, char **argv);
 int cmd_perplexity(int argc, char **argv);
 int cmd_imatrix(int argc, char **argv);
 int cmd_eval(int argc, char **argv);
+int cmd_lab(int argc, char **argv);
 
 /* ---- tools/report.c: messages, signals, whole files ------------------------------------------ */
 

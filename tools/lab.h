@@ -1,0 +1,74 @@
+/* The parts of `quoll lab`: a grid of types, methods and KV caches, each cell measured by this program's own
+ * commands, and the report. */
+#ifndef QUOLL_LAB_H
+#define QUOLL_LAB_H
+
+#include "tools/options.h"
+
+#include <jansson.h>
+
+/* ---- tools/lab_grid.c ------------------------------------------------------------------------- */
+
+/* "types=q8_0,q4_k methods=rtn,gptq kv=f16,q8_0": what is not named has one value, or none (types). */
+struct lab_grid {
+    struct string_list types, methods, kvs;
+    char *text; /* what the items point into */
+};
+/* −1 with a message: an unknown key, an empty list. The names themselves are not checked. */
+int lab_grid_parse(struct lab_grid *g, const char *text, char *err, size_t errlen);
+void lab_grid_free(struct lab_grid *g);
+
+/* ---- tools/lab_run.c: commands of this program as processes ----------------------------------- */
+
+/* Runs this program with these arguments (the last NULL; args[0] is the command) and waits. *out: its stdout,
+ * malloc'ed (NULL: not wanted). Returns its exit code; where that is not 0, err holds what it said last. An
+ * interrupt goes to it too. */
+int lab_run(const char *const *args, char **out, char *err, size_t errlen);
+/* The same, stdout parsed; NULL: an error. */
+json_t *lab_run_json(const char *const *args, char *err, size_t errlen);
+/* The command as one could type it; malloc'ed. */
+char *lab_command_text(const char *const *args);
+/* Removes a file, or a folder with the files in it; what is not there is fine. */
+void lab_remove(const char *path);
+
+/* ---- tools/lab_store.c: finished cells, one line of JSON each --------------------------------- */
+
+/* DIR/cells.jsonl: the first line says what was measured on what (header), every other is a cell. */
+struct lab_store {
+    char *path;
+    json_t *header, *cells; /* an object; an array */
+};
+/* Opens DIR, made if it is not there, with what an earlier run has left; a last line that was cut off is
+ * dropped. −1: it cannot be made, or holds results of another header. */
+int lab_store_open(struct lab_store *s, const char *dir, json_t *header, char *err, size_t errlen);
+void lab_store_close(struct lab_store *s); /* a zeroed one is fine */
+/* The cell of these three; NULL: not there, or it failed. */
+json_t *lab_store_find(const struct lab_store *s, const char *type, const char *method, const char *kv);
+/* Appends a cell, which is the store's from here on, and its line to the file. */
+int lab_store_add(struct lab_store *s, json_t *cell, char *err, size_t errlen);
+
+/* ---- tools/lab_report.c, lab_plot.c ------------------------------------------------------------ */
+
+/* Writes DIR/results.json, results.csv and report.html. */
+int lab_report(const struct lab_store *s, const char *dir, char *err, size_t errlen);
+
+struct lab_series {
+    const char *name;
+    size_t n;
+    const double *x, *y;
+    const char *const *label; /* (n), NULL: none */
+    bool line;                /* joined */
+};
+struct lab_plot {
+    const char *title, *x_title, *y_title;
+    bool log_x, log_y;
+    size_t n;
+    const struct lab_series *series;
+};
+/* The picture as SVG, by gnuplot; malloc'ed. NULL: there is no gnuplot, or it failed. */
+char *lab_plot_svg(const struct lab_plot *p);
+/* A matrix of values (rows, cols) as colours. */
+char *lab_heat_svg(const char *title, size_t rows, size_t cols, const double *value,
+                   const char *const *row_name, const char *const *col_name);
+
+#endif
