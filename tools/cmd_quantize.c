@@ -3,6 +3,7 @@
 #include "tools/corpus.h"
 #include "tools/folder_vocab.h"
 #include "tools/options.h"
+#include "tools/quantize_target.h"
 #include "tools/tools.h"
 
 #include "lab/gptq_folder.h"
@@ -11,6 +12,7 @@
 #include "quant/err.h"
 
 #include <inttypes.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -39,8 +41,10 @@ struct quantize_command {
     struct lora_list lora;
     struct quantize_rule *rules;
     size_t n_rules;
-    const char *method_name, *imatrix, *calib;
+    const char *method_name, *imatrix, *calib, *target_types;
     const struct method *method;
+    double target_bpw; /* 0: types are the mix's */
+    int64_t target_tokens;
     int calib_tokens, calib_ctx;
     double damp;
     bool natural_order;
@@ -207,7 +211,7 @@ struct bar {
     bool terminal;
 };
 
-static bool show_progress(void *arg, const struct quantize_step *step, double fraction)
+static void show_bar(void *arg, const char *what, double fraction)
 {
     struct bar *b = arg;
     double now = machine_seconds();
@@ -221,9 +225,14 @@ static bool show_progress(void *arg, const struct quantize_step *step, double fr
         if (left >= 0)
             (void)snprintf(eta, sizeof eta, "%d:%02d to go", left / 60, left % 60);
         tool_note(NOTE_USUAL, "\r[%.*s%.*s] %3d %%  %-14s %-32.32s", filled, full, WIDTH - filled, none,
-                  (int)(fraction * 100), eta, step->name);
+                  (int)(fraction * 100), eta, what);
         b->shown = now;
     }
+}
+
+static bool show_progress(void *arg, const struct quantize_step *step, double fraction)
+{
+    show_bar(arg, step->name, fraction);
     return tool_interrupts() == 0;
 }
 
@@ -268,6 +277,11 @@ static int write_gguf(struct quantize *q, const struct weights *w, const char *o
     return rc;
 }
 
+static bool needs_calibration(const struct quantize_command *c)
+{
+    return c->method->text || c->method->solver != SOLVE_NEAREST;
+}
+
 /* What the method needs beside the weights; ids: malloc'ed, of the calibration text. */
 static int open_calibration(struct calibration *to, const struct quantize_command *c, const struct weights *w,
                             char *err, size_t errlen)
@@ -306,10 +320,61 @@ static int open_calibration(struct calibration *to, const struct quantize_comman
     return rc;
 }
 
+/* Quantises with a plan, which is c's. */
+static int quantize_as_planned(const struct quantize_command *c, struct quantize *q, const struct weights *w,
+                               const char *out, const struct target *target, bool weighed, char *err,
+                               size_t errlen)
+{
+    size_t n;
+    const struct quantize_step *steps = quantize_steps(q, &n);
+    if (target)
+        target_print(target, q, c->dry_run);
+    else if (c->dry_run)
+        print_steps(steps, n);
+    note_fallbacks(steps, n);
+    if (weighed)
+        note_importance(steps, n);
+    note_size(steps, n);
+    return c->dry_run ? 0 : write_gguf(q, w, out, err, errlen);
+}
+
+static int measure_target(struct target **target, const struct quantize_command *c, struct weights *w,
+                          const struct importance *importance, char *err, size_t errlen)
+{
+    struct bar bar = {machine_seconds(), 0, isatty(STDERR_FILENO) != 0};
+    const struct target_options o = {
+        .bpw = c->target_bpw,
+        .calib = c->calib,
+        .types = c->target_types,
+        .n_probe = c->target_tokens,
+        .importance = importance,
+        .weighed = c->method->imatrix || c->method->text,
+        .lora = &c->lora,
+        .n_threads = c->n_threads,
+        .progress = show_bar,
+        .arg = &bar,
+    };
+    int rc = target_open(target, w, &o, err, errlen);
+    clear_progress(&bar);
+    if (rc == 0)
+        tool_note(NOTE_USUAL, "sensitivity measured in %.1f s\n", machine_seconds() - bar.begin);
+    return rc;
+}
+
 static int quantize_gguf(const struct quantize_command *c, struct weights *w, const struct mix *mix,
                          const char *out, const struct importance *importance, char *err, size_t errlen)
 {
-    struct calibration calibration;
+    struct calibration calibration = {.ids = NULL};
+    struct target *target = NULL;
+    struct quantize *q = NULL;
+    int rc = 0;
+    if (c->target_bpw > 0) {
+        rc = measure_target(&target, c, w, importance, err, errlen);
+        if (rc == 0 && c->method->imatrix)
+            importance = target_importance(target);
+    }
+    if (rc == 0)
+        rc = open_calibration(&calibration, c, w, err, errlen);
     const struct quantize_options options = {
         .mix = mix,
         .pure = c->pure,
@@ -322,26 +387,17 @@ static int quantize_gguf(const struct quantize_command *c, struct weights *w, co
         .n_lora = c->lora.n,
         .n_threads = c->n_threads,
         .allow_nan = c->allow_nan,
-        .calibration = c->method->text || c->method->solver != SOLVE_NEAREST ? &calibration : NULL,
+        .calibration = needs_calibration(c) ? &calibration : NULL,
     };
-    struct quantize *q;
-    if (open_calibration(&calibration, c, w, err, errlen))
-        return -1;
-    if (quantize_open(&q, w, &options, err, errlen)) {
-        free((int32_t *)calibration.ids);
-        return -1;
-    }
-    size_t n;
-    const struct quantize_step *steps = quantize_steps(q, &n);
-    if (c->dry_run)
-        print_steps(steps, n);
-    note_fallbacks(steps, n);
-    if (importance)
-        note_importance(steps, n);
-    note_size(steps, n);
-    int rc = c->dry_run ? 0 : write_gguf(q, w, out, err, errlen);
+    if (rc == 0)
+        rc = quantize_open(&q, w, &options, err, errlen);
+    if (rc == 0 && target)
+        rc = target_apply(target, q, err, errlen);
+    if (rc == 0)
+        rc = quantize_as_planned(c, q, w, out, target, importance != NULL, err, errlen);
     quantize_close(q);
     free((int32_t *)calibration.ids);
+    target_close(target);
     return rc;
 }
 
@@ -351,14 +407,18 @@ static int write_extras(void *arg, const char *folder, const struct weights *w, 
     return folder_vocab_write(folder, w, err, errlen);
 }
 
-static int quantize_folder(const struct quantize_command *c, const struct weights *w,
+static int quantize_folder(const struct quantize_command *c, struct weights *w,
                            const struct gptq_folder_type *type, const char *out,
                            const struct importance *importance, char *err, size_t errlen)
 {
     struct bar bar = {machine_seconds(), 0, isatty(STDERR_FILENO) != 0};
+    struct calibration calibration;
+    if (open_calibration(&calibration, c, w, err, errlen))
+        return -1;
     const struct gptq_folder_options options = {
         .type = type,
         .importance = importance,
+        .calibration = needs_calibration(c) ? &calibration : NULL,
         .n_threads = c->n_threads,
         .progress = show_progress,
         .extras = write_extras,
@@ -366,6 +426,7 @@ static int quantize_folder(const struct quantize_command *c, const struct weight
     };
     int rc = gptq_folder_write(out, w, &options, err, errlen);
     clear_progress(&bar);
+    free((int32_t *)calibration.ids);
     if (rc == 0)
         tool_note(NOTE_USUAL, "%s: written in %.1f s\n", out, machine_seconds() - bar.begin);
     return rc;
@@ -397,7 +458,7 @@ static bool ends_in_gguf(const char *path)
 /* The method's options agree: 0, or an exit code after saying what does not. */
 static int check_method(struct quantize_command *c)
 {
-    int method = c->imatrix ? METHOD_IMATRIX : METHOD_RTN;
+    int method = c->imatrix || c->target_bpw > 0 ? METHOD_IMATRIX : METHOD_RTN;
     if (c->method_name)
         for (method = 0; method < N_METHODS && strcmp(methods[method].name, c->method_name) != 0;)
             method++;
@@ -405,13 +466,30 @@ static int check_method(struct quantize_command *c)
         return usage_error("quantize: --method %s: no such method; see `quoll quantize --list`",
                            c->method_name);
     c->method = &methods[method];
-    if (c->method->imatrix != (c->imatrix != NULL))
+    const bool target = c->target_bpw > 0; /* has a text, and importances from it */
+    if (c->method->imatrix != (c->imatrix != NULL) && !(c->method->imatrix && target))
         return usage_error("quantize: --method %s %s", c->method->name,
                            c->imatrix ? "takes no --imatrix" : "needs --imatrix FILE");
-    if (c->method->text != (c->calib != NULL))
+    if (target && !c->calib)
+        return usage_error("quantize: --target-bpw needs --calib TEXT");
+    if (!target && (c->target_types || c->target_tokens))
+        return usage_error("quantize: --target-types and --target-tokens belong to --target-bpw");
+    if (c->target_types && target_check_types(c->target_types))
+        return EXIT_USAGE;
+    if (c->method->text != (c->calib != NULL) && !target)
         return usage_error("quantize: --method %s %s", c->method->name,
                            c->calib ? "takes no --calib" : "needs --calib TEXT");
     return 0;
+}
+
+/* Whose name a model of so many bits per weight gets, and with which it is compared. */
+static const struct mix *nearest_mix(double bpw)
+{
+    const struct mix *best = mix_at(0);
+    for (size_t i = 1; i < mix_n(); i++)
+        if (fabs(mix_bits(mix_at(i)) - bpw) < fabs(mix_bits(best) - bpw))
+            best = mix_at(i);
+    return best;
 }
 
 static int run(struct quantize_command *c, const char *const *args, size_t n_args)
@@ -419,19 +497,26 @@ static int run(struct quantize_command *c, const char *const *args, size_t n_arg
     char err[1024] = "";
     if (c->list)
         return print_list();
-    if (n_args != 3 && !(c->dry_run && n_args == 2))
+    const bool target = c->target_bpw > 0;
+    const char *const last = n_args ? args[n_args - 1] : "";
+    const bool named = !target || mix_by_name(last) || gptq_folder_type_by_name(last);
+    const size_t n_paths = n_args - (named && n_args > 0);
+    if (n_paths != 2 && !(c->dry_run && n_paths == 1))
         return usage_error("quantize: IN, OUT and TYPE are needed; see `quoll quantize --help`");
-    const char *in = args[0], *out = args[1], *type = args[n_args - 1];
-    const struct mix *mix = mix_by_name(type);
+    const char *in = args[0], *out = args[1], *type = last;
+    const struct mix *mix = named ? mix_by_name(type) : nearest_mix(c->target_bpw);
     const struct gptq_folder_type *folder = gptq_folder_type_by_name(type);
     if (!mix && !folder)
         return usage_error("quantize: no type '%s'; see `quoll quantize --list`", type);
-    if (mix && n_args == 3 && !ends_in_gguf(out))
+    if (mix && n_paths == 2 && !ends_in_gguf(out))
         return usage_error("quantize: OUT must end in .gguf, not '%s'", out);
     if (folder && ends_in_gguf(out))
         return usage_error("quantize: %s is written as a folder: OUT must not end in .gguf", type);
-    if (folder && (c->dry_run || c->n_rules || c->output_type >= 0 || c->embedding_type >= 0 || c->lora.n))
-        return usage_error("quantize: %s takes no --dry-run, no --lora and no types of single tensors", type);
+    if (folder &&
+        (target || c->dry_run || c->n_rules || c->output_type >= 0 || c->embedding_type >= 0 || c->lora.n))
+        return usage_error("quantize: %s takes no --dry-run, no --lora, no --target-bpw and no types of "
+                           "single tensors",
+                           type);
     int code = check_method(c);
     if (code)
         return code;
@@ -466,7 +551,15 @@ int cmd_quantize(int argc, char **argv)
         OPTION_FLAG_ROW("list", 0, &c.list, "types, mixes and methods, with bits per weight"),
         OPTION_STRING_ROW("method", 0, &c.method_name, "NAME",
                           "rtn, imatrix (default with --imatrix), hqq, awq, gptq, awq+gptq"),
-        OPTION_STRING_ROW("calib", 0, &c.calib, "TEXT", "the calibration text of awq and gptq"),
+        OPTION_STRING_ROW("calib", 0, &c.calib, "TEXT",
+                          "the calibration text of awq and gptq, and of --target-bpw"),
+        OPTION_NUMBER_ROW("target-bpw", 0, &c.target_bpw, 1, 16, "F",
+                          "a type for each matrix so that the output changes least, at so many bits per "
+                          "weight (TYPE can be left out)"),
+        OPTION_STRING_ROW("target-types", 0, &c.target_types, "TYPE,…",
+                          "the types to choose from (default: all from 2 bits on)"),
+        OPTION_NUMBER_ROW("target-tokens", 0, &c.target_tokens, 1, 1 << 20, "N",
+                          "how many tokens every matrix is tried on (default 384)"),
         OPTION_NUMBER_ROW("calib-tokens", 0, &c.calib_tokens, 1, 1 << 30, "N",
                           "how much of it is used at most (default 65536)"),
         OPTION_NUMBER_ROW("calib-ctx", 0, &c.calib_ctx, 1, 1 << 20, "N",
