@@ -483,3 +483,22 @@ const float *calibrate_vector(const struct calibrate *k, size_t i)
 {
     return k->vector[i];
 }
+
+const void *calibrate_role_rows(const struct calibrate *k, enum role role, int expert)
+{
+    for (size_t i = 0; i < k->n_members; i++)
+        if (k->member[i].run.role == role && k->member[i].run.expert == expert)
+            return rows_of(k, &k->member[i]);
+    return NULL;
+}
+
+const float *calibrate_role_vector(const struct calibrate *k, enum role role, int layer)
+{
+    for (size_t i = 0; i < k->n_tensors; i++)
+        for (size_t j = 0; k->vector[i] && j < export_n_runs(k->e, i); j++) {
+            const struct export_run run = export_run(k->e, i, j);
+            if (run.role == role && run.layer == layer)
+                return k->vector[i] + run.row0;
+        }
+    return NULL;
+}

@@ -43,4 +43,9 @@ const void *calibrate_rows(const struct calibrate *k, size_t i);
 /* … a vector that changed (a norm, a bias), NULL: it stays. */
 const float *calibrate_vector(const struct calibrate *k, size_t i);
 
+/* The same by what they are: the first row of a role's matrix (expert −1: it has none), a vector's first
+ * element. */
+const void *calibrate_role_rows(const struct calibrate *k, enum role role, int expert);
+const float *calibrate_role_vector(const struct calibrate *k, enum role role, int layer);
+
 #endif

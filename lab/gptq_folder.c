@@ -78,7 +78,7 @@ struct entry {
 };
 
 struct folder {
-    const struct weights *w;
+    struct weights *w;
     const struct gptq_folder_options *opt;
     struct config config;
     struct binding *binding;
@@ -88,6 +88,10 @@ struct folder {
     struct entry *entry;
     struct save_tensor *tensor;
     size_t n_entries;
+    struct export *export;       /* with a calibration text, else NULL */
+    struct rows_format *format;  /* of the export's tensors */
+    struct calibrate *calibrate; /* has made layers 0 … calibrated */
+    int calibrated;
     uint32_t *words;    /* of the layer being written: qweight, */
     uint32_t *zeros;    /* qzeros, */
     uint16_t *scales;   /* scales */
@@ -261,7 +265,12 @@ static void vector_floats(const struct folder *f, const struct linear *l, float 
     for (int i = 0; i < l->n_parts; i++) {
         const struct binding *b = l->part[i];
         const int64_t n = b->source.cols, half = c->rotary_dim / 2;
-        source_vector(&b->source, room);
+        const float *changed =
+            f->calibrate && b->layer >= 0 ? calibrate_role_vector(f->calibrate, b->role, b->layer) : NULL;
+        if (changed)
+            memcpy(room, changed, (size_t)n * sizeof *room);
+        else
+            source_vector(&b->source, room);
         bool halves = c->arch->hf_halves && (b->role == ROLE_ATTN_Q_BIAS || b->role == ROLE_ATTN_K_BIAS);
         for (int64_t k = 0; k < n; k++) {
             int64_t in_head = k % c->head_dim, from = k;
@@ -363,6 +372,57 @@ static const float *importance_of(const struct folder *f, const struct linear *l
     return e && e->cols == l->cols && expert < e->n_experts ? e->mean + expert * l->cols : NULL;
 }
 
+/* ---- Methods with a calibration text ------------------------------------------------------------- */
+
+static int open_calibration(struct folder *f)
+{
+    size_t n;
+    if (!f->opt->calibration)
+        return 0;
+    if (export_open(&f->export, f->w, -1, NULL, 0, f->err, f->errlen))
+        return -1;
+    const struct save_gguf_tensor *t = export_tensors(f->export, &n);
+    f->format = calloc(n + 1, sizeof *f->format);
+    if (!f->format)
+        return no_memory(f);
+    for (size_t i = 0; i < n; i++) {
+        const enum role role = export_n_runs(f->export, i) ? export_run(f->export, i, 0).role : ROLE_NONE;
+        if (role != ROLE_NONE && role_is_matrix(role) && role_in_layer(role) && role != ROLE_ROUTER)
+            f->format[i] = (struct rows_format){block_type(f->opt->type->bits),
+                                                f->opt->type->group > 0 ? f->opt->type->group : t[i].dims[0]};
+    }
+    return calibrate_open(&f->calibrate, f->w, f->export, f->format, f->opt->calibration, f->err, f->errlen);
+}
+
+static void close_calibration(struct folder *f)
+{
+    calibrate_close(f->calibrate);
+    free(f->format);
+    export_close(f->export);
+}
+
+/* Layers up to this one are made. */
+static int calibrate_to(struct folder *f, int layer)
+{
+    int rc = 0;
+    while (f->calibrate && rc == 0 && f->calibrated < layer)
+        rc = calibrate_layer(f->calibrate, ++f->calibrated, f->err, f->errlen);
+    if (rc > 0)
+        f->err[0] = 0;
+    return rc ? -1 : 0;
+}
+
+/* The rows that the method has made, in Hugging Face's order. */
+static void calibrated_rows(const struct folder *f, const struct linear *l, int64_t row_bytes, uint8_t *rows)
+{
+    for (int64_t r = 0; r < l->rows; r++, rows += row_bytes) {
+        int64_t row;
+        const struct binding *b = row_of(f, l, r, &row);
+        const uint8_t *made = calibrate_role_rows(f->calibrate, b->role, b->expert);
+        memcpy(rows, made + row * row_bytes, (size_t)row_bytes);
+    }
+}
+
 /* Quantises a layer; its words are kept until the last of its tensors is written. */
 static int make_layer(struct folder *f, const struct linear *l)
 {
@@ -374,12 +434,15 @@ static int make_layer(struct folder *f, const struct linear *l)
     f->words = calloc((size_t)(l->cols * bits / WORD_BITS * l->rows), sizeof *f->words);
     f->zeros = calloc((size_t)(groups * l->rows * bits / WORD_BITS), sizeof *f->zeros);
     f->scales = calloc((size_t)(groups * l->rows), sizeof *f->scales);
-    int rc = x && rows && f->words && f->zeros && f->scales && layer_floats(f, l, 0, l->rows, x)
-                 ? 0
-                 : no_memory(f);
-    if (rc == 0)
+    int rc = x && rows && f->words && f->zeros && f->scales ? 0 : no_memory(f);
+    if (rc == 0 && f->calibrate)
+        calibrated_rows(f, l, qtype_bytes(format.type, l->cols), rows);
+    else if (rc == 0 && !layer_floats(f, l, 0, l->rows, x))
+        rc = no_memory(f);
+    if (rc == 0 && !f->calibrate)
         rc = check_finite(f, l, x, 0, l->rows);
-    if (rc == 0 && rows_quantise(&format, rows, x, importance_of(f, l), l->rows, l->cols, f->opt->n_threads))
+    if (rc == 0 && !f->calibrate &&
+        rows_quantise(&format, rows, x, importance_of(f, l), l->rows, l->cols, f->opt->n_threads))
         rc = no_memory(f);
     if (rc == 0)
         pack_rows(f, l, rows);
@@ -459,6 +522,8 @@ static int write_entry(void *arg, size_t i, struct save_file *to)
     const struct entry *e = &f->entry[i];
     const struct linear *l = &f->layer[e->layer];
     const int64_t *dims = f->tensor[i].dims;
+    if (calibrate_to(f, l->layer))
+        return -1;
     switch (e->piece) {
     case WHOLE:
         return write_whole(f, l, f->tensor[i].name, to);
@@ -592,14 +657,14 @@ static void remove_folder(const char *folder)
     (void)rmdir(folder);
 }
 
-int gptq_folder_write(const char *path, const struct weights *w, const struct gptq_folder_options *opt,
-                      char *err, size_t errlen)
+int gptq_folder_write(const char *path, struct weights *w, const struct gptq_folder_options *opt, char *err,
+                      size_t errlen)
 {
-    struct folder f = {.w = w, .opt = opt, .path = path, .err = err, .errlen = errlen};
+    struct folder f = {.w = w, .opt = opt, .calibrated = -1, .path = path, .err = err, .errlen = errlen};
     char *temporary = NULL;
     int rc = config_read(&f.config, w, err, errlen) ||
                      bind_tensors(&f.binding, &f.n_bindings, w, &f.config, QTYPE_F32, err, errlen) ||
-                     add_layers(&f) || add_entries(&f)
+                     add_layers(&f) || add_entries(&f) || open_calibration(&f)
                  ? -1
                  : 0;
     if (rc == 0 && rmdir(path) && errno != ENOENT)
@@ -616,6 +681,7 @@ int gptq_folder_write(const char *path, const struct weights *w, const struct gp
             remove_folder(temporary);
     }
     free(temporary);
+    close_calibration(&f);
     for (size_t i = 0; i < f.n_entries; i++)
         free((char *)f.tensor[i].name);
     free(f.words);

@@ -31,6 +31,7 @@ gptq_folder_bits(const struct gptq_folder_type *t); /* per weight, with scales a
 struct gptq_folder_options {
     const struct gptq_folder_type *type;
     const struct importance *importance;
+    const struct calibration *calibration; /* NULL: every matrix by itself */
     int n_threads;
     quantize_progress *progress; /* of its steps only the name is known */
     /* Writes what else belongs into the folder: the tokenizer. NULL: nothing. */
@@ -41,7 +42,7 @@ struct gptq_folder_options {
 /* Writes folder `path`, which must not be there or be empty, under a temporary name first.
  * config.json is that of w's folder or, for Llama and Qwen models that come without one, made. −1 leaves no
  * folder; `err` is empty where progress ended it. */
-int gptq_folder_write(const char *path, const struct weights *w, const struct gptq_folder_options *opt,
-                      char *err, size_t errlen);
+int gptq_folder_write(const char *path, struct weights *w, const struct gptq_folder_options *opt, char *err,
+                      size_t errlen);
 
 #endif

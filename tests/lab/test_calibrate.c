@@ -1,4 +1,5 @@
 /* Methods on whole models: what the quantised file computes. */
+#include "lab/gptq_folder.h"
 #include "lab/quantize.h"
 #include "tests/test.h"
 
@@ -177,12 +178,54 @@ START_TEST(gptq_beats_rounding)
 }
 END_TEST
 
+/* Folders in the GPTQ format, whose rows are in Hugging Face's order. */
+START_TEST(folders_keep_the_function)
+{
+    static const char *const of[] = {"gguf/llama-f32/model.gguf", "models/llama-gqa-tied", "models/qwen2",
+                                     "models/phi3"};
+    const char *path = test_golden(of[_i]);
+    char err[512], dir[] = "/tmp/quoll-test-XXXXXX", out[64], command[128];
+    if (!path) {
+        test_skip("folders_keep_the_function", "the golden model is not here");
+        return;
+    }
+    int vocab_size;
+    ck_assert_ptr_nonnull(mkdtemp(dir));
+    (void)snprintf(out, sizeof out, "%s/folder", dir);
+    float *expected = logits_of(path, &vocab_size);
+    int32_t ids[N_CALIB];
+    make_ids(ids, N_CALIB, vocab_size);
+    const struct calibration calibration = {.solver = SOLVE_GPTQ,
+                                            .awq = true,
+                                            .act_order = true,
+                                            .ids = ids,
+                                            .n_ids = N_CALIB,
+                                            .seq_len = SEQ_LEN,
+                                            .n_threads = 1,
+                                            .ops = ops_cpu(isa_best())};
+    const struct gptq_folder_options o = {
+        .type = gptq_folder_type_by_name("int8_g32"), .calibration = &calibration, .n_threads = 1};
+    struct weights *w;
+    ck_assert_msg(weights_open(&w, path, NULL, err, sizeof err) == 0, "%s", err);
+    ck_assert_msg(gptq_folder_write(out, w, &o, err, sizeof err) == 0, "%s", err);
+    weights_close(w);
+    float *got = logits_of(out, &vocab_size);
+    const double off = mean_square(got, expected, vocab_size), size = mean_square(expected, NULL, vocab_size);
+    ck_assert_msg(off < 0.03 * size, "%s: %g of %g", path, off, size);
+    free(got);
+    free(expected);
+    (void)snprintf(command, sizeof command, "rm -r %s", dir);
+    ck_assert_int_eq(system(command), 0);
+}
+END_TEST
+
 static Suite *calibrate_suite(void)
 {
     Suite *s = suite_create("calibrate");
     TCase *t = tcase_create("calibrate");
     tcase_set_timeout(t, 120);
     tcase_add_loop_test(t, keeps_the_function, 0, N_MODELS * N_METHODS);
+    tcase_add_loop_test(t, folders_keep_the_function, 0, 4);
     tcase_add_test(t, gptq_beats_rounding);
     suite_add_tcase(s, t);
     return s;
