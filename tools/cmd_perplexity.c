@@ -92,8 +92,8 @@ static struct run_options session_options(const struct perplexity_command *c, in
     return o;
 }
 
-/* The base in memory, and whether it can be compared. Its cache stays as it is by default: of --kv-type too the
- * cost is to be seen. */
+/* The base in memory, and whether it can be compared. Its cache stays as it is by default: of --kv-type too
+ * the cost is to be seen. */
 static int open_against(const struct perplexity_command *c, struct measurement *m, int64_t window, char *err,
                         size_t errlen)
 {
@@ -164,8 +164,11 @@ static int evaluate(const struct perplexity_command *c, struct measurement *m, c
     memcpy(h.text_hash, m->hash, sizeof h.text_hash);
     if (c->save && logits_writer_open(&m->out, c->save, &h, m->ids, err, errlen))
         return -1;
-    const int n_parallel =
-        model_needs_whole_prompt(m->model.model) ? 1 : (int)(cache_capacity(m->model.cache) / m->model.n_ctx);
+    int n_parallel = (int)(cache_capacity(m->model.cache) / m->model.n_ctx);
+    if (model_needs_whole_prompt(m->model.model))
+        n_parallel = 1;
+    if (n_parallel > m->windows.n)
+        n_parallel = (int)m->windows.n;
     const struct ppl_run r = {
         .windows = &m->windows,
         .ids = m->ids,
@@ -288,6 +291,9 @@ static int print_results(const struct perplexity_command *c, const struct measur
     const bool comparison = c->base || c->against;
     if (divergence_of(&d, m->scores, (size_t)m->n_scored))
         return tool_error("out of memory");
+    if (isnan(d.ppl.value) || isnan(d.kl.value))
+        return tool_error("%s: its logits are not finite (--check-finite says where that begins)",
+                          m->model.path);
     if (c->json)
         return print_json(m, &d, comparison);
     char hash[HASH_TEXT_BYTES];
