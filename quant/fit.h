@@ -17,7 +17,29 @@ struct codes {
 extern const struct codes iq4_codes; /* iq4_values */
 extern const struct codes fp4_codes; /* fp4_values in order; 0 is there twice */
 
-/* What is known of sub-blocks of 16 or 32, x ≈ d q: for lattices, whose codes are not found one by one. */
+/* The points that an index of IQ1, IQ2 or IQ3 can stand for, and the blocks they are used in:
+ * x ≈ d unit (2 scale + 1) (± p), with a shift instead of signs (p ± 1/8). */
+struct lattice {
+    const float *points; /* [len][n], n a multiple of 8 */
+    int n, len;          /* len: elements per index, 4 or 8 */
+    int sub_len, scale_max;
+    float unit, largest, least; /* magnitudes of the points' elements, but 0 */
+    bool even_signs;            /* of every eight elements an even number is negative */
+    enum { SHIFT_NONE, SHIFT_BY_SUB, SHIFT_BY_GROUP } shift;
+};
+
+struct lattice_block {
+    float d;
+    uint8_t scale[16];
+    uint16_t index[64];
+    bool down[64];     /* of each index: the shift is −1/8 */
+    uint8_t signs[32]; /* bit i: element 8 k + i is negative */
+};
+
+/* The points of a grid of grids.h (8 bytes per index, or 4), as `points` has them; made on the first call. */
+const float *lattice_iq1(void), *lattice_iq2_xxs(void), *lattice_iq2_xs(void), *lattice_iq2_s(void),
+    *lattice_iq3_xxs(void), *lattice_iq3_s(void);
+
 struct fit_functions {
     /* Blocks of 32: x ≈ d q with q among the codes; x ≈ d q + m with q = 0 … q_max. */
     void (*block)(struct block_32 *b, const float *x, const float *w, const struct codes *codes);
@@ -37,10 +59,13 @@ struct fit_functions {
     void (*super_min)(struct block_256 *b, const float *x, const float *w, int sub_len, int q_max,
                       int scale_max);
 
-    /* n ≤ 32 elements: the scale for which x ≈ d q is best, not rounded, and the weighted squared error that
-     * d, as given, leaves (codes into q). x and w are not checked: finite, far from overflow. */
-    float (*scale)(const float *x, const float *w, int n, const struct codes *codes);
-    float (*assign)(int8_t *q, const float *x, const float *w, int n, const struct codes *codes, float d);
+    void (*lattice)(struct lattice_block *b, const float *x, const float *w, const struct lattice *l);
+
+    /* n elements, up to 256 and a multiple of 8: x ≈ d q, d a half float. */
+    void (*codes)(float *d, int8_t *q, const float *x, const float *w, int n, const struct codes *codes);
+    /* The same with d one of n_scales, ascending: which. false: not finite. */
+    bool (*listed)(int *scale, int8_t *q, const float *x, const float *w, int n, const struct codes *codes,
+                   const float *scales, int n_scales);
 };
 
 /* The same functions compiled for two CPU levels, to the same bits; fit_functions() is the faster one that

@@ -753,18 +753,50 @@ static void fit_super_min(struct block_256 *b, const float *x, const float *w, i
     (void)settle(b, &s, &c, INFINITY);
 }
 
-/* ---- For lattices ------------------------------------------------------------------------------- */
+/* ---- Lattices ------------------------------------------------------------------------------- */
 
-static float fit_scale(const float *x, const float *w, int n, const struct codes *codes)
+#include "quant/fit_lattice.h"
+
+/* ---- Blocks of other lengths and scales ---------------------------------------------------------------- */
+
+static void fit_codes(float *d, int8_t *q, const float *x, const float *w, int n, const struct codes *codes)
 {
+    struct wide wide;
+    *d = NAN;
+    memset(q, 0, (size_t)n);
+    if (!widen(&wide, x, w, n))
+        return;
     const struct coder c = coder_of(codes);
-    return search_scale(x, w, n, &c, true);
+    *d = stored_half(search_scale(wide.x, wide.w, n, &c, true), wide.exponent);
+    (void)assign(q, wide.x, wide.w, n, &c, in_units(*d, wide.exponent), 0);
 }
 
-static float fit_assign(int8_t *q, const float *x, const float *w, int n, const struct codes *codes, float d)
+static bool fit_listed(int *scale, int8_t *q, const float *x, const float *w, int n,
+                       const struct codes *codes, const float *scales, int n_scales)
 {
+    struct wide wide;
+    *scale = 0;
+    memset(q, 0, (size_t)n);
+    if (!widen(&wide, x, w, n))
+        return false;
     const struct coder c = coder_of(codes);
-    return assign(q, x, w, n, &c, d, 0);
+    const float d = fabsf(search_scale(wide.x, wide.w, n, &c, true)); /* the codes are as many below 0 */
+    if (d == 0)
+        return true;
+    int at = 0;
+    while (at < n_scales - 1 && in_units(scales[at], wide.exponent) < d)
+        at++;
+    float best = INFINITY;
+    for (int s = at > 2 ? at - 3 : 0; s <= at + 1 && s < n_scales; s++) {
+        int8_t codes_of_s[QK_K];
+        float error = assign(codes_of_s, wide.x, wide.w, n, &c, in_units(scales[s], wide.exponent), 0);
+        if (error <= best) { /* of equals the largest: all may be far too small */
+            best = error;
+            *scale = s;
+            memcpy(q, codes_of_s, (size_t)n);
+        }
+    }
+    return true;
 }
 
 const struct fit_functions FIT_NAME = {
@@ -774,6 +806,7 @@ const struct fit_functions FIT_NAME = {
     .group_zero = fit_group_zero,
     .super = fit_super,
     .super_min = fit_super_min,
-    .scale = fit_scale,
-    .assign = fit_assign,
+    .lattice = fit_lattice_block,
+    .codes = fit_codes,
+    .listed = fit_listed,
 };

@@ -56,12 +56,9 @@ QTYPE_GROUP_FUNCTIONS(int3z);
 QTYPE_GROUP_FUNCTIONS(int4z);
 QTYPE_GROUP_FUNCTIONS(int8z);
 
-/* Types that are only read. */
-#define QTYPE_READ_FUNCTIONS(type)                              \
-    void type##_decode(float *dst, const void *src, int64_t n); \
-    float type##_dot(const void *row, const void *x, int64_t n)
+/* Types whose super-blocks only their own file unpacks. */
 #define QTYPE_UNPACK_FUNCTIONS(type) \
-    QTYPE_READ_FUNCTIONS(type);      \
+    QTYPE_FUNCTIONS(type);           \
     void type##_unpack(struct block_256 *b, const void *block)
 
 QTYPE_UNPACK_FUNCTIONS(iq1_s);
@@ -73,8 +70,8 @@ QTYPE_UNPACK_FUNCTIONS(iq3_xxs);
 QTYPE_UNPACK_FUNCTIONS(iq3_s);
 QTYPE_UNPACK_FUNCTIONS(tq1_0);
 QTYPE_UNPACK_FUNCTIONS(tq2_0);
-QTYPE_READ_FUNCTIONS(mxfp4);
-QTYPE_READ_FUNCTIONS(nvfp4);
+QTYPE_FUNCTIONS(mxfp4);
+QTYPE_FUNCTIONS(nvfp4);
 
 /* The 12 bytes of 6-bit (scale, min) pairs that Q4_K and Q5_K share; drawn in q4_k.c. */
 static inline void q4_k_unpack_scales(struct block_256 *b, const uint8_t bytes[12])
@@ -103,6 +100,15 @@ static inline int iq4_index(int8_t q)
     while (i < 15 && iq4_values[i] < q)
         i++;
     return i;
+}
+
+/* … of fp4_values. */
+static inline int fp4_index(int8_t q)
+{
+    int i = 0;
+    while (fp4_values[i] != (q < 0 ? -q : q))
+        i++;
+    return q < 0 ? i + 8 : i;
 }
 
 #endif

@@ -10,6 +10,7 @@
  * In eighths, v and its shift are one integer: x = d / 8 (2 s + 1) (8 v ± 1).
  */
 #include "quant/blocks.h"
+#include "quant/fit.h"
 #include "quant/grids.h"
 
 #include <string.h>
@@ -35,6 +36,29 @@ void iq1_m_unpack(struct block_256 *b, const void *block)
 void iq1_m_decode(float *dst, const void *src, int64_t n)
 {
     decode_256(dst, src, n, sizeof(struct block_iq1_m), false, iq1_m_unpack);
+}
+
+static void pack(void *block, const float *x, const float *w)
+{
+    const struct lattice l = {lattice_iq1(), 2048, 8, 16, 7, 1, 1, 1, false, SHIFT_BY_GROUP};
+    struct lattice_block b;
+    fit_functions()->lattice(&b, x, w, &l);
+    struct block_iq1_m out = {0};
+    const unsigned d = f32_to_f16(b.d);
+    for (int j = 0; j < 16; j++)
+        out.scales[j / 4] = (uint16_t)(out.scales[j / 4] | b.scale[j] << (j % 4 * 3));
+    for (int m = 0; m < 4; m++)
+        out.scales[m] = (uint16_t)(out.scales[m] | (d >> (4 * m) & 15) << 12);
+    for (int k = 0; k < 32; k++) {
+        out.qs[k] = (uint8_t)b.index[k];
+        out.qh[k / 2] = (uint8_t)(out.qh[k / 2] | (b.index[k] >> 8 | b.down[k] << 3) << (k % 2 * 4));
+    }
+    memcpy(block, &out, sizeof out);
+}
+
+void iq1_m_encode(void *dst, const float *src, const float *importance, int64_t n)
+{
+    encode_blocks(dst, src, importance, n, QK_K, sizeof(struct block_iq1_m), pack);
 }
 
 DEFINE_DOT(iq1_m, dot_256(row, x, n, sizeof(struct block_iq1_m), false, iq1_m_unpack))

@@ -8,6 +8,7 @@
  *   scales[j / 2]  bits 4 (j % 2) …: s[j]
  */
 #include "quant/blocks.h"
+#include "quant/fit.h"
 #include "quant/grids.h"
 
 #include <string.h>
@@ -30,6 +31,27 @@ void iq2_s_unpack(struct block_256 *b, const void *block)
 void iq2_s_decode(float *dst, const void *src, int64_t n)
 {
     decode_256(dst, src, n, sizeof(struct block_iq2_s), false, iq2_s_unpack);
+}
+
+static void pack(void *block, const float *x, const float *w)
+{
+    const struct lattice l = {lattice_iq2_s(), 1024, 8, 16, 15, 0.125f, 43, 8, false, SHIFT_NONE};
+    struct lattice_block b;
+    fit_functions()->lattice(&b, x, w, &l);
+    struct block_iq2_s out = {.d = f32_to_f16(b.d)};
+    for (int j = 0; j < 8; j++)
+        out.scales[j] = (uint8_t)(b.scale[2 * j] | b.scale[2 * j + 1] << 4);
+    for (int k = 0; k < 32; k++) {
+        out.qs[k] = (uint8_t)b.index[k];
+        out.qh[k / 4] = (uint8_t)(out.qh[k / 4] | b.index[k] >> 8 << (k % 4 * 2));
+        out.signs[k] = b.signs[k];
+    }
+    memcpy(block, &out, sizeof out);
+}
+
+void iq2_s_encode(void *dst, const float *src, const float *importance, int64_t n)
+{
+    encode_blocks(dst, src, importance, n, QK_K, sizeof(struct block_iq2_s), pack);
 }
 
 DEFINE_DOT(iq2_s, dot_256(row, x, n, sizeof(struct block_iq2_s), false, iq2_s_unpack))

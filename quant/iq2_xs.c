@@ -7,6 +7,7 @@
  *   scales[j / 2]  bits 4 (j % 2) …: s[j]
  */
 #include "quant/blocks.h"
+#include "quant/fit.h"
 #include "quant/grids.h"
 
 #include <string.h>
@@ -27,6 +28,24 @@ void iq2_xs_unpack(struct block_256 *b, const void *block)
 void iq2_xs_decode(float *dst, const void *src, int64_t n)
 {
     decode_256(dst, src, n, sizeof(struct block_iq2_xs), false, iq2_xs_unpack);
+}
+
+static void pack(void *block, const float *x, const float *w)
+{
+    const struct lattice l = {lattice_iq2_xs(), 512, 8, 16, 15, 0.125f, 43, 8, true, SHIFT_NONE};
+    struct lattice_block b;
+    fit_functions()->lattice(&b, x, w, &l);
+    struct block_iq2_xs out = {.d = f32_to_f16(b.d)};
+    for (int j = 0; j < 8; j++)
+        out.scales[j] = (uint8_t)(b.scale[2 * j] | b.scale[2 * j + 1] << 4);
+    for (int k = 0; k < 32; k++)
+        out.qs[k] = (uint16_t)(b.index[k] | (b.signs[k] & 127) << 9);
+    memcpy(block, &out, sizeof out);
+}
+
+void iq2_xs_encode(void *dst, const float *src, const float *importance, int64_t n)
+{
+    encode_blocks(dst, src, importance, n, QK_K, sizeof(struct block_iq2_xs), pack);
 }
 
 DEFINE_DOT(iq2_xs, dot_256(row, x, n, sizeof(struct block_iq2_xs), false, iq2_xs_unpack))

@@ -8,6 +8,7 @@
  *   scales[j / 2]  bits 4 (j % 2) …: s[j]
  */
 #include "quant/blocks.h"
+#include "quant/fit.h"
 #include "quant/grids.h"
 
 #include <string.h>
@@ -31,6 +32,27 @@ void iq3_s_unpack(struct block_256 *b, const void *block)
 void iq3_s_decode(float *dst, const void *src, int64_t n)
 {
     decode_256(dst, src, n, sizeof(struct block_iq3_s), false, iq3_s_unpack);
+}
+
+static void pack(void *block, const float *x, const float *w)
+{
+    const struct lattice l = {lattice_iq3_s(), 512, 4, 32, 15, 1, 15, 1, false, SHIFT_NONE};
+    struct lattice_block b;
+    fit_functions()->lattice(&b, x, w, &l);
+    struct block_iq3_s out = {.d = f32_to_f16(b.d)};
+    for (int k = 0; k < 64; k++) {
+        out.qs[k] = (uint8_t)b.index[k];
+        out.qh[k / 8] = (uint8_t)(out.qh[k / 8] | b.index[k] >> 8 << (k % 8));
+    }
+    memcpy(out.signs, b.signs, sizeof out.signs);
+    for (int j = 0; j < 4; j++)
+        out.scales[j] = (uint8_t)(b.scale[2 * j] | b.scale[2 * j + 1] << 4);
+    memcpy(block, &out, sizeof out);
+}
+
+void iq3_s_encode(void *dst, const float *src, const float *importance, int64_t n)
+{
+    encode_blocks(dst, src, importance, n, QK_K, sizeof(struct block_iq3_s), pack);
 }
 
 DEFINE_DOT(iq3_s, dot_256(row, x, n, sizeof(struct block_iq3_s), false, iq3_s_unpack))

@@ -7,6 +7,7 @@
  *             bits 28–31: s[j]
  */
 #include "quant/blocks.h"
+#include "quant/fit.h"
 #include "quant/grids.h"
 
 #include <string.h>
@@ -34,6 +35,28 @@ void iq3_xxs_unpack(struct block_256 *b, const void *block)
 void iq3_xxs_decode(float *dst, const void *src, int64_t n)
 {
     decode_256(dst, src, n, sizeof(struct block_iq3_xxs), false, iq3_xxs_unpack);
+}
+
+static void pack(void *block, const float *x, const float *w)
+{
+    const struct lattice l = {lattice_iq3_xxs(), 256, 4, 32, 15, 0.25f, 62, 4, true, SHIFT_NONE};
+    struct lattice_block b;
+    fit_functions()->lattice(&b, x, w, &l);
+    struct block_iq3_xxs out = {.d = f32_to_f16(b.d)};
+    for (int k = 0; k < 64; k++)
+        out.qs[k] = (uint8_t)b.index[k];
+    for (int j = 0; j < 8; j++) {
+        uint32_t signs = (uint32_t)b.scale[j] << 28;
+        for (int m = 0; m < 4; m++)
+            signs |= (uint32_t)(b.signs[4 * j + m] & 127) << (7 * m);
+        memcpy(out.signs + 4 * j, &signs, sizeof signs);
+    }
+    memcpy(block, &out, sizeof out);
+}
+
+void iq3_xxs_encode(void *dst, const float *src, const float *importance, int64_t n)
+{
+    encode_blocks(dst, src, importance, n, QK_K, sizeof(struct block_iq3_xxs), pack);
 }
 
 DEFINE_DOT(iq3_xxs, dot_256(row, x, n, sizeof(struct block_iq3_xxs), false, iq3_xxs_unpack))

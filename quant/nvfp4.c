@@ -5,6 +5,7 @@
  *   qs[8 j + i]  bits 0–3: code[16 j + i], bits 4–7: code[16 j + 8 + i], i = 0…7
  */
 #include "quant/blocks.h"
+#include "quant/fit.h"
 
 #include <string.h>
 
@@ -37,6 +38,31 @@ void nvfp4_decode(float *dst, const void *src, int64_t n)
         for (int i = 0; i < 64; i++)
             dst[i] = sub[i / 16].d * (float)sub[i / 16].q[i % 16];
     }
+}
+
+/* No scale is NaN as decoders have it: a sub-block with a value that is not finite becomes 0. */
+static void pack(void *block, const float *x, const float *w)
+{
+    enum { N_SCALES = 0x7f };
+    float scales[N_SCALES];
+    struct block_nvfp4 out = {0};
+    for (int i = 0; i < N_SCALES; i++)
+        scales[i] = e4m3_half_to_f32((uint8_t)i);
+    for (int j = 0; j < 4; j++) {
+        int8_t q[16];
+        int d;
+        (void)fit_functions()->listed(&d, q, x + 16 * j, w ? w + 16 * j : NULL, 16, &fp4_codes, scales,
+                                      N_SCALES);
+        out.d[j] = (uint8_t)d;
+        for (int i = 0; i < 8; i++)
+            out.qs[8 * j + i] = (uint8_t)(fp4_index(q[i]) | fp4_index(q[8 + i]) << 4);
+    }
+    memcpy(block, &out, sizeof out);
+}
+
+void nvfp4_encode(void *dst, const float *src, const float *importance, int64_t n)
+{
+    encode_blocks(dst, src, importance, n, 64, sizeof(struct block_nvfp4), pack);
 }
 
 /* As blocks of 16 (blocks.h): a float scale each, in order. */

@@ -27,6 +27,17 @@ FROM_F32(q5_k)
 FROM_F32(q6_k)
 FROM_F32(iq4_nl)
 FROM_F32(iq4_xs)
+FROM_F32(iq1_s)
+FROM_F32(iq1_m)
+FROM_F32(iq2_xxs)
+FROM_F32(iq2_xs)
+FROM_F32(iq2_s)
+FROM_F32(iq3_xxs)
+FROM_F32(iq3_s)
+FROM_F32(tq1_0)
+FROM_F32(tq2_0)
+FROM_F32(mxfp4)
+FROM_F32(nvfp4)
 FROM_F32(int2z)
 FROM_F32(int3z)
 FROM_F32(int4z)
@@ -48,15 +59,13 @@ FROM_F32(int8z)
     {                                                                                    \
         FIELDS(type, id, len, bytes), CODES(type), .quantise_group = type##_encode_group \
     }
-#define READ(type, id, len, bytes)                                                                     \
-    {                                                                                                  \
-        .name = #type, .gguf_id = id, .block_len = len, .block_bytes = bytes, .to_f32 = type##_decode, \
-        .dot = type##_dot                                                                              \
+#define PLAIN(type, id, len, bytes)  \
+    {                                \
+        FIELDS(type, id, len, bytes) \
     }
-#define READ_256(type, id, bytes)                                                                       \
-    {                                                                                                   \
-        .name = #type, .gguf_id = id, .block_len = QK_K, .block_bytes = bytes, .to_f32 = type##_decode, \
-        .dot = type##_dot, .unpack = type##_unpack                                                      \
+#define SUPER(type, id, bytes)                                 \
+    {                                                          \
+        FIELDS(type, id, QK_K, bytes), .unpack = type##_unpack \
     }
 #define DATA(type, id, bytes)                                              \
     {                                                                      \
@@ -81,17 +90,17 @@ const struct qtype_info qtypes[QTYPE_COUNT] = {
     [QTYPE_Q6_K]   = MATRIX(q6_k,     14, QK_K,     sizeof(struct block_q6_k)),
     [QTYPE_IQ4_NL] = MATRIX(iq4_nl,   20,  32,      sizeof(struct block_iq4_nl)),
     [QTYPE_IQ4_XS] = MATRIX(iq4_xs,   23, QK_K,     sizeof(struct block_iq4_xs)),
-    [QTYPE_IQ1_S]  = READ_256(iq1_s,  19,           sizeof(struct block_iq1_s)),
-    [QTYPE_IQ1_M]  = READ_256(iq1_m,  29,           sizeof(struct block_iq1_m)),
-    [QTYPE_IQ2_XXS] = READ_256(iq2_xxs, 16,         sizeof(struct block_iq2_xxs)),
-    [QTYPE_IQ2_XS] = READ_256(iq2_xs, 17,           sizeof(struct block_iq2_xs)),
-    [QTYPE_IQ2_S]  = READ_256(iq2_s,  22,           sizeof(struct block_iq2_s)),
-    [QTYPE_IQ3_XXS] = READ_256(iq3_xxs, 18,         sizeof(struct block_iq3_xxs)),
-    [QTYPE_IQ3_S]  = READ_256(iq3_s,  21,           sizeof(struct block_iq3_s)),
-    [QTYPE_TQ1_0]  = READ_256(tq1_0,  34,           sizeof(struct block_tq1_0)),
-    [QTYPE_TQ2_0]  = READ_256(tq2_0,  35,           sizeof(struct block_tq2_0)),
-    [QTYPE_MXFP4]  = READ(mxfp4,      39,  32,      sizeof(struct block_mxfp4)),
-    [QTYPE_NVFP4]  = READ(nvfp4,      40,  64,      sizeof(struct block_nvfp4)),
+    [QTYPE_IQ1_S]  = SUPER(iq1_s,  19,           sizeof(struct block_iq1_s)),
+    [QTYPE_IQ1_M]  = SUPER(iq1_m,  29,           sizeof(struct block_iq1_m)),
+    [QTYPE_IQ2_XXS] = SUPER(iq2_xxs, 16,         sizeof(struct block_iq2_xxs)),
+    [QTYPE_IQ2_XS] = SUPER(iq2_xs, 17,           sizeof(struct block_iq2_xs)),
+    [QTYPE_IQ2_S]  = SUPER(iq2_s,  22,           sizeof(struct block_iq2_s)),
+    [QTYPE_IQ3_XXS] = SUPER(iq3_xxs, 18,         sizeof(struct block_iq3_xxs)),
+    [QTYPE_IQ3_S]  = SUPER(iq3_s,  21,           sizeof(struct block_iq3_s)),
+    [QTYPE_TQ1_0]  = SUPER(tq1_0,  34,           sizeof(struct block_tq1_0)),
+    [QTYPE_TQ2_0]  = SUPER(tq2_0,  35,           sizeof(struct block_tq2_0)),
+    [QTYPE_MXFP4]  = PLAIN(mxfp4,      39,  32,      sizeof(struct block_mxfp4)),
+    [QTYPE_NVFP4]  = PLAIN(nvfp4,      40,  64,      sizeof(struct block_nvfp4)),
     [QTYPE_INT2Z]  = GROUPS(int2z,    -1,  32,      sizeof(struct block_int2z)),
     [QTYPE_INT3Z]  = GROUPS(int3z,    -1,  32,      sizeof(struct block_int3z)),
     [QTYPE_INT4Z]  = GROUPS(int4z,    -1,  32,      sizeof(struct block_int4z)),

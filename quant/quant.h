@@ -26,7 +26,7 @@ enum qtype {
     QTYPE_Q6_K,
     QTYPE_IQ4_NL,
     QTYPE_IQ4_XS,
-    QTYPE_IQ1_S, /* from here to NVFP4: read and computed, not written */
+    QTYPE_IQ1_S,
     QTYPE_IQ1_M,
     QTYPE_IQ2_XXS,
     QTYPE_IQ2_XS,

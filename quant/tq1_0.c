@@ -10,6 +10,7 @@
  * times what is left of byte · 3ⁿ / 256.
  */
 #include "quant/blocks.h"
+#include "quant/fit.h"
 
 #include <string.h>
 
@@ -41,6 +42,36 @@ void tq1_0_unpack(struct block_256 *b, const void *block)
 void tq1_0_decode(float *dst, const void *src, int64_t n)
 {
     decode_256(dst, src, n, sizeof(struct block_tq1_0), false, tq1_0_unpack);
+}
+
+/* The byte of n digits of base 3: their fraction in 256ths, rounded up. */
+static uint8_t byte_of(const int8_t *q, int step, int n)
+{
+    unsigned v = 0;
+    for (int i = 0; i < 5; i++)
+        v = 3 * v + (i < n ? (unsigned)(q[i * step] + 1) : 0);
+    return (uint8_t)((v * 256 + 242) / 243);
+}
+
+static void pack(void *block, const float *x, const float *w)
+{
+    static const struct codes ternary = {-1, 1, NULL};
+    int8_t q[QK_K];
+    float d;
+    fit_functions()->codes(&d, q, x, w, QK_K, &ternary);
+    struct block_tq1_0 out = {.d = f32_to_f16(d)};
+    for (int l = 0; l < 32; l++)
+        out.qs[l] = byte_of(q + l, 32, 5);
+    for (int l = 0; l < 16; l++)
+        out.qs[32 + l] = byte_of(q + 160 + l, 16, 5);
+    for (int l = 0; l < 4; l++)
+        out.qh[l] = byte_of(q + 240 + l, 4, 4);
+    memcpy(block, &out, sizeof out);
+}
+
+void tq1_0_encode(void *dst, const float *src, const float *importance, int64_t n)
+{
+    encode_blocks(dst, src, importance, n, QK_K, sizeof(struct block_tq1_0), pack);
 }
 
 DEFINE_DOT(tq1_0, dot_256(row, x, n, sizeof(struct block_tq1_0), false, tq1_0_unpack))

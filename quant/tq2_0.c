@@ -5,6 +5,7 @@
  *   qs[32 h + l], h = 0…1, l = 0…31:  bits 2 k …: code[128 h + 32 k + l], k = 0…3
  */
 #include "quant/blocks.h"
+#include "quant/fit.h"
 
 #include <string.h>
 
@@ -25,6 +26,25 @@ void tq2_0_unpack(struct block_256 *b, const void *block)
 void tq2_0_decode(float *dst, const void *src, int64_t n)
 {
     decode_256(dst, src, n, sizeof(struct block_tq2_0), false, tq2_0_unpack);
+}
+
+static void pack(void *block, const float *x, const float *w)
+{
+    static const struct codes ternary = {-1, 1, NULL};
+    int8_t q[QK_K];
+    float d;
+    fit_functions()->codes(&d, q, x, w, QK_K, &ternary);
+    struct block_tq2_0 out = {.d = f32_to_f16(d)};
+    for (int i = 0; i < QK_K; i++) {
+        uint8_t *byte = &out.qs[i / 128 * 32 + i % 32];
+        *byte = (uint8_t)(*byte | (q[i] + 1) << (i / 32 % 4 * 2));
+    }
+    memcpy(block, &out, sizeof out);
+}
+
+void tq2_0_encode(void *dst, const float *src, const float *importance, int64_t n)
+{
+    encode_blocks(dst, src, importance, n, QK_K, sizeof(struct block_tq2_0), pack);
 }
 
 DEFINE_DOT(tq2_0, dot_256(row, x, n, sizeof(struct block_tq2_0), false, tq2_0_unpack))
