@@ -153,7 +153,7 @@ void cuda_rope_table(struct worker *w, const struct rope_table_args *a)
 
 /* ---- Quantised keys and values ------------------------------------------------------------------------ */
 
-/* quant/fit_search.h for one block of 32, all weights 1: a half warp's lanes are its 16 trials. All lanes of
+/* quant/fit_search.h for one block of 32 without importance: a half warp's lanes are its 16 trials. All lanes of
  * the warp are here; x: shared memory. */
 struct block_fit {
     float d;   /* a half float */
@@ -178,15 +178,17 @@ struct trial {
 };
 
 /* The 16 lanes' trials against the best so far. */
-DEVICE void try_scales(struct trial *best, const float *x, double factor, float lo, float hi, float inverse, int lane)
+DEVICE void try_scales(struct trial *best, const float *x, double factor, float mean, float lo, float hi,
+                       float inverse, int lane)
 {
     float ee = 0, eq = 0, qq = 0;
     for (int i = 0; i < 32; i++) {
         const float xi = (float)((double)x[i] * factor);
         const float v = xi * inverse, q = nearest_code(v, lo, hi), e = v - q;
-        ee += e * e;
-        eq += e * q;
-        qq += q * q;
+        const float w = sqrtf(mean + xi * xi), we = w * e;
+        ee += we * e;
+        eq += we * q;
+        qq += w * q * q;
     }
     const float slope = qq > 0 ? eq / qq : 0;
     struct trial mine;
@@ -229,26 +231,28 @@ DEVICE struct block_fit fit_block(const float *x, int type, int lane)
         d = (float)((double)max * factor) / 127;
     } else {
         const float steps[8] = {-1, -0.7f, -0.4f, -0.1f, 0, 0.3f, 0.6f, 1};
+        float part[8] = {0, 0, 0, 0, 0, 0, 0, 0};
+#pragma unroll
         for (int i = 0; i < 32; i++) {
             const float xi = (float)((double)x[i] * factor);
             extreme = fabsf(xi) > fabsf(extreme) ? xi : extreme;
+            part[i % 8] += xi * xi;
         }
+        const float squares =
+            ((part[0] + part[4]) + (part[2] + part[6])) + ((part[1] + part[5]) + (part[3] + part[7]));
+        const float mean = max > 0 ? squares / 32 : 1;
         struct trial best = {0, 1, INFINITY};
         const bool none = fabsf(extreme) < 0x1p-60f;
         float step = 0;
         for (int i = 0; i < 8; i++)
             step = half_lane % 8 == i ? steps[i] : step;
         float inverse = half_lane < 8 ? (lo - step) / extreme : (hi + step) / extreme;
-        try_scales(&best, x, factor, lo, hi, inverse, lane);
-        for (int pass = 0; pass < 2; pass++) {
-            const float at = pass == 0 ? best.inverse : 1 / best.d;
-            const float width = 1 / hi * (pass == 0 ? 0.04f : 0.01f);
-            struct trial next = best;
-            inverse = at * (1 + (float)(half_lane - 8) * width);
-            try_scales(&next, x, factor, lo, hi, inverse, lane);
-            if (best.d != 0)
-                best = next;
-        }
+        try_scales(&best, x, factor, mean, lo, hi, inverse, lane);
+        const float width = 1 / hi * 0.04f;
+        struct trial finer = best;
+        inverse = best.inverse * (1 + (float)(half_lane - 8) * width);
+        try_scales(&finer, x, factor, mean, lo, hi, inverse, lane);
+        best = best.d != 0 ? finer : best;
         d = none ? 0 : best.d;
     }
     struct block_fit fit = {NAN, {0, 0}};

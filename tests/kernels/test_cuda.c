@@ -1,0 +1,388 @@
+/* Each of CUDA's operators against the CPU's, to the last bit, over odd sizes: on the host executor, its
+ * threads in three orders and with device memory out of the host's reach, or with QUOLL_TEST_CUDA=1 on a GPU.
+ * And the layout of packed weights: unpacking undoes packing. */
+#include "kernels/pack.h"
+#include "tests/cuda/backend.h"
+#include "tests/kernels/support.h"
+#include "tests/quant/random_blocks.h"
+
+static uint32_t block_state = 1;
+
+/* Both backends, opened anew for each test. */
+static const struct ops *cpu, *gpu;
+
+static bool open_both(int order)
+{
+    cpu = ops_cpu(isa_best());
+    gpu = cuda_test_ops(true);
+#ifndef QUOLL_NO_EXECUTOR
+    if (!cuda_is_real()) {
+        exec_set_order((enum exec_order)(order % 3));
+        exec_set_strict(order % 4 == 0); /* it costs time */
+    }
+#else
+    (void)order;
+#endif
+    return gpu != NULL;
+}
+
+static void close_both(void)
+{
+    char err[512];
+    ck_assert_msg(gpu->finish(err, sizeof err) == 0, "%s", err);
+    gpu->close();
+#ifndef QUOLL_NO_EXECUTOR
+    if (!cuda_is_real())
+        ck_assert_int_eq((int)exec_bytes_held(), 0);
+#endif
+}
+
+static void *to_gpu(const void *src, size_t bytes)
+{
+    void *p = gpu->alloc(bytes);
+    ck_assert_ptr_nonnull(p);
+    if (src)
+        gpu->upload(p, src, bytes);
+    return p;
+}
+
+static float *from_gpu(const float *src, int64_t n)
+{
+    float *x = malloc((size_t)n * sizeof *x);
+    ck_assert_ptr_nonnull(x);
+    gpu->download(x, src, (size_t)n * sizeof *x);
+    return x;
+}
+
+static float *copy_of(const float *src, int64_t n)
+{
+    float *x = malloc((size_t)(n + 1) * sizeof *x);
+    ck_assert_ptr_nonnull(x);
+    memcpy(x, src, (size_t)n * sizeof *x);
+    return x;
+}
+
+/* One thread on the CPU. */
+struct call {
+    void (*fn)(struct worker *w, const void *arg);
+    const void *arg;
+};
+
+static void call(struct worker *w, void *arg)
+{
+    const struct call *c = arg;
+    c->fn(w, c->arg);
+}
+
+static void on_cpu(void (*fn)(struct worker *w, const void *arg), const void *arg)
+{
+    struct team *team = team_new(1);
+    struct call c = {fn, arg};
+    team_run(team, call, &c);
+    team_free(team);
+}
+
+static void check_floats(const float *want, const float *on_gpu, int64_t n, const char *what)
+{
+    float *got = from_gpu(on_gpu, n);
+    int64_t at = first_difference(want, got, n);
+    ck_assert_msg(at < 0, "%s: element %lld is %a, not %a", what, (long long)at, (double)got[at < 0 ? 0 : at],
+                  (double)want[at < 0 ? 0 : at]);
+    free(got);
+}
+
+/* ---- Layout ------------------------------------------------------------------------------------- */
+
+START_TEST(unpacking_inverts_packing) /* loop over types */
+{
+    static const int widths[] = {256, 64, 32, 128, 192, 224, 7};
+    enum qtype t = (enum qtype)_i;
+    for (size_t k = 0; k < sizeof widths / sizeof *widths; k++) {
+        const int cols = widths[k], rows = k % 2 ? 16 : 5;
+        if (cols % qtypes[t].block_len)
+            continue;
+        const size_t row_bytes = (size_t)qtype_bytes(t, cols);
+        uint8_t *src = malloc((size_t)rows * row_bytes), *chunk = calloc(TILE_ROWS, row_bytes);
+        uint8_t *back = malloc(row_bytes);
+        for (size_t i = 0; i < (size_t)rows * row_bytes; i++) {
+            block_state = block_state * 1664525 + 1013904223;
+            src[i] = (uint8_t)(block_state >> 24); /* any bits are a block */
+        }
+        cuda_pack_chunk(chunk, t, src, (int64_t)row_bytes, rows, cols);
+        for (int r = 0; r < rows; r++) {
+            cuda_unpack_chunk(back, t, chunk, r, cols);
+            ck_assert_msg(memcmp(back, src + (size_t)r * row_bytes, row_bytes) == 0,
+                          "%s, row %d of %d columns", qtypes[t].name, r, cols);
+        }
+        free(src);
+        free(chunk);
+        free(back);
+    }
+}
+END_TEST
+
+/* ---- Products ----------------------------------------------------------------------------------- */
+
+static const struct shape {
+    int rows, cols, tokens;
+} shapes[] = {
+    {1, 256, 1}, {17, 64, 3}, {33, 544, 1}, {48, 800, 8}, {70, 288, 9}, {20, 4384, 2}, {5, 32, 66},
+};
+enum { N_SHAPES = sizeof shapes / sizeof *shapes };
+
+static void linear(struct worker *w, const void *a)
+{
+    cpu->linear(w, a);
+}
+
+START_TEST(linear_has_the_cpus_bits) /* loop over types × shapes */
+{
+    const enum qtype t = (enum qtype)(_i / N_SHAPES);
+    const struct shape *s = &shapes[_i % N_SHAPES];
+    const int64_t len = qtypes[t].block_len, cols = (s->cols + len - 1) / len * len - (len == 1 ? 5 : 0);
+    const int64_t n_out = (int64_t)s->rows * s->tokens, row_bytes = qtype_bytes(t, cols);
+    if (!open_both(_i))
+        return;
+    float *x = random_row((uint64_t)_i, (size_t)(s->tokens * cols)), *bias = random_row(7, (size_t)s->rows);
+    float *residual = random_row(9, (size_t)n_out), *first = calloc((size_t)n_out, sizeof *first);
+    uint8_t *rows = malloc((size_t)(s->rows * row_bytes));
+    random_blocks(rows, t, s->rows * cols, &block_state);
+    struct packed host, device;
+    ck_assert_int_eq(cpu->packed_alloc(&host, t, s->rows, cols), 0);
+    ck_assert_int_eq(gpu->packed_alloc(&device, t, s->rows, cols), 0);
+    cpu->pack(&host, 0, s->rows, rows);
+    gpu->pack(&device, 0, s->rows, rows);
+    float *gx = to_gpu(x, (size_t)(s->tokens * cols) * sizeof *x),
+          *gbias = to_gpu(bias, (size_t)s->rows * sizeof *x);
+    void *scratch = to_gpu(NULL, gpu->scratch_bytes(s->tokens, cols)),
+         *own = cpu->alloc(cpu->scratch_bytes(s->tokens, cols));
+    for (int compute = COMPUTE_FAST; compute <= COMPUTE_F32; compute++) {
+        float *second = copy_of(residual, n_out);
+        float *gfirst = to_gpu(NULL, (size_t)n_out * sizeof *x),
+              *gsecond = to_gpu(residual, (size_t)n_out * sizeof *x);
+        struct linear_args a = {
+            .x = x, .n_tokens = s->tokens, .n_parts = 2, .compute = (enum compute)compute, .scratch = own};
+        a.part[0] = (struct linear_part){.w = &host, .bias = bias, .out = first};
+        a.part[1] = (struct linear_part){.w = &host, .out = second, .add = true};
+        on_cpu(linear, &a);
+        a.x = gx;
+        a.scratch = scratch;
+        a.part[0] = (struct linear_part){.w = &device, .bias = gbias, .out = gfirst};
+        a.part[1] = (struct linear_part){.w = &device, .out = gsecond, .add = true};
+        gpu->linear(NULL, &a);
+        char what[128];
+        (void)snprintf(what, sizeof what, "%s, %d × %d, %d tokens, compute %d", qtypes[t].name, s->rows,
+                       (int)cols, s->tokens, compute);
+        check_floats(first, gfirst, n_out, what);
+        check_floats(second, gsecond, n_out, what);
+        free(second);
+    }
+    cpu->release(own, cpu->scratch_bytes(s->tokens, cols));
+    cpu->packed_release(&host);
+    gpu->packed_release(&device);
+    close_both();
+    free(x);
+    free(bias);
+    free(residual);
+    free(first);
+    free(rows);
+}
+END_TEST
+
+/* ---- Rows --------------------------------------------------------------------------------------- */
+
+static void norm(struct worker *w, const void *a)
+{
+    cpu->norm(w, a);
+}
+
+static void gate(struct worker *w, const void *a)
+{
+    cpu->gate(w, a);
+}
+
+START_TEST(rows_have_the_cpus_bits)
+{
+    static const int dims[] = {1, 5, 16, 33, 576, 1025, 13000};
+    const int dim = dims[_i % 7], n_rows = _i % 3 + 1;
+    const int64_t n = (int64_t)dim * n_rows;
+    if (!open_both(_i))
+        return;
+    float *src = random_row((uint64_t)_i, (size_t)n), *weight = random_row(3, (size_t)dim),
+          *bias = random_row(4, (size_t)dim);
+    float *want = calloc((size_t)n, sizeof *want);
+    float *gsrc = to_gpu(src, (size_t)n * sizeof *src), *gweight = to_gpu(weight, (size_t)dim * sizeof *src);
+    float *gbias = to_gpu(bias, (size_t)dim * sizeof *src), *got = to_gpu(NULL, (size_t)n * sizeof *src);
+    for (int kind = 0; kind < N_NORMS; kind++) {
+        struct norm_args a = {want,   src, weight, kind == NORM_LAYER ? bias : NULL,
+                              n_rows, dim, 1e-5f,  (enum norm_kind)kind};
+        on_cpu(norm, &a);
+        a = (struct norm_args){got,    gsrc, gweight, kind == NORM_LAYER ? gbias : NULL,
+                               n_rows, dim,  1e-5f,   (enum norm_kind)kind};
+        gpu->norm(NULL, &a);
+        check_floats(want, got, n, "norm");
+    }
+    for (int act = 0; act < N_ACTS; act++) {
+        struct gate_args a = {want, src, act % 2 ? NULL : src, n, (enum act)act};
+        on_cpu(gate, &a);
+        a = (struct gate_args){got, gsrc, act % 2 ? NULL : gsrc, n, (enum act)act};
+        gpu->gate(NULL, &a);
+        check_floats(want, got, n, "gate");
+    }
+    /* in place, as norms of heads are */
+    struct norm_args a = {want, src, weight, NULL, n_rows, dim, 1e-5f, NORM_RMS};
+    on_cpu(norm, &a);
+    a = (struct norm_args){gsrc, gsrc, gweight, NULL, n_rows, dim, 1e-5f, NORM_RMS};
+    gpu->norm(NULL, &a);
+    check_floats(want, gsrc, n, "norm in place");
+    close_both();
+    free(src);
+    free(weight);
+    free(bias);
+    free(want);
+}
+END_TEST
+
+/* ---- The cache and attention -------------------------------------------------------------------- */
+
+static const struct attention_case {
+    int n_heads, n_kv_heads, head_dim;
+    enum qtype type_k, type_v;
+    int len, n_tokens; /* of each of two sequences; the last n_tokens are asked for */
+    float softcap;
+    int window; /* 0: none */
+} attention_cases[] = {
+    {1, 1, 64, QTYPE_F16, QTYPE_F16, 1, 1, 0, 0},      {4, 2, 128, QTYPE_F16, QTYPE_F16, 200, 1, 0, 0},
+    {8, 1, 80, QTYPE_F32, QTYPE_F16, 130, 3, 0, 0},    {16, 1, 96, QTYPE_F16, QTYPE_F32, 65, 2, 30, 0},
+    {3, 3, 5, QTYPE_F16, QTYPE_F32, 70, 40, 0, 0},     {4, 4, 64, QTYPE_Q8_0, QTYPE_Q8_0, 150, 70, 0, 0},
+    {4, 1, 256, QTYPE_Q4_0, QTYPE_Q8_0, 100, 1, 0, 0}, {6, 2, 64, QTYPE_Q8_0, QTYPE_Q4_0, 300, 9, 0, 70},
+    {2, 1, 512, QTYPE_Q4_0, QTYPE_Q4_0, 20, 20, 0, 0}, {2, 1, 32, QTYPE_F16, QTYPE_F16, 9000, 1, 0, 0},
+};
+enum { N_ATTENTION = sizeof attention_cases / sizeof *attention_cases };
+
+static void rope_store(struct worker *w, const void *a)
+{
+    cpu->rope_store(w, a);
+}
+
+static void attention(struct worker *w, const void *a)
+{
+    cpu->attention(w, a);
+}
+
+static void rope_table(struct worker *w, const void *a)
+{
+    cpu->rope_table(w, a);
+}
+
+START_TEST(attention_has_the_cpus_bits) /* loop over cases × pairings */
+{
+    const struct attention_case *c = &attention_cases[_i / 2];
+    const int n = 2 * c->len, n_pages = 2 * ((c->len + KV_PAGE - 1) / KV_PAGE), rotary = c->head_dim / 4 * 2;
+    const int64_t q_len = (int64_t)c->n_heads * c->head_dim, kv_len = (int64_t)c->n_kv_heads * c->head_dim;
+    if (!open_both(_i))
+        return;
+    struct kv_layout kv;
+    ck_assert_int_eq(kv_layout_init(&kv, c->type_k, c->type_v, c->n_kv_heads, c->head_dim), 0);
+    const size_t k_bytes = (size_t)(n_pages * kv.k_page_bytes), v_bytes = (size_t)(n_pages * kv.v_page_bytes);
+    float *q = random_row(1, (size_t)(n * q_len)), *k = random_row(2, (size_t)(n * kv_len)),
+          *v = random_row(3, (size_t)(n * kv_len));
+    float *gq = to_gpu(q, (size_t)(n * q_len) * sizeof *q), *gk = to_gpu(k, (size_t)(n * kv_len) * sizeof *q);
+    float *gv = to_gpu(v, (size_t)(n * kv_len) * sizeof *q);
+    void *kp = cpu->alloc(k_bytes), *vp = cpu->alloc(v_bytes), *gkp = to_gpu(NULL, k_bytes),
+         *gvp = to_gpu(NULL, v_bytes);
+    float *table = calloc((size_t)n * (size_t)rotary + 1, sizeof *table),
+          *gtable = to_gpu(NULL, ((size_t)n * (size_t)rotary + 1) * sizeof *table);
+    int32_t *pages = calloc((size_t)n_pages, sizeof *pages);
+    for (int i = 0; i < n_pages; i++) /* each sequence has every other page, from the end */
+        pages[i] = n_pages - 1 - (i % (n_pages / 2) * 2 + i / (n_pages / 2));
+    struct kv_slot *slot = calloc((size_t)n, sizeof *slot);
+    int64_t *pos = calloc((size_t)n, sizeof *pos);
+    double inv_freq[KV_PAGE * 4];
+    for (int i = 0; i < rotary / 2; i++)
+        inv_freq[i] = pow(10000, -2.0 * i / rotary);
+    for (int i = 0; i < n; i++) {
+        const int p = i % c->len;
+        pos[i] = p;
+        slot[i] = (struct kv_slot){pages + i / c->len * (n_pages / 2), p, 0, p + 1};
+        if (c->window && p + 1 > c->window)
+            slot[i].begin = p + 1 - c->window;
+    }
+    if (rotary) {
+        struct rope_table_args t = {table, pos, 1, inv_freq, NULL, n, rotary / 2, 1.25};
+        on_cpu(rope_table, &t);
+        t.dst = gtable;
+        gpu->rope_table(NULL, &t);
+        check_floats(table, gtable, (int64_t)n * rotary, "RoPE's table");
+    }
+    struct rope_store_args s = {
+        q,     k,    v,   n,  c->n_heads, rotary, 1, !rotary ? ROPE_NONE : _i % 2 ? ROPE_HALF : ROPE_ADJACENT,
+        table, slot, &kv, kp, vp};
+    on_cpu(rope_store, &s);
+    s.q = gq, s.k = gk, s.v = gv, s.table = gtable, s.k_pages = gkp, s.v_pages = gvp;
+    gpu->rope_store(NULL, &s);
+    check_floats(q, gq, n * q_len, "queries");
+    check_floats(k, gk, n * kv_len, "keys");
+    uint8_t *stored = malloc(v_bytes); /* values lie as the CPU has them */
+    gpu->download(stored, gvp, v_bytes);
+    for (size_t i = 0; i < v_bytes; i++)
+        ck_assert_msg(stored[i] == ((const uint8_t *)vp)[i], "byte %zu of the values is %02x, not %02x", i,
+                      stored[i], ((const uint8_t *)vp)[i]);
+    free(stored);
+    /* The last tokens of both sequences, and one that sees nothing. */
+    const int m = 2 * c->n_tokens + 1;
+    struct kv_slot *asked = calloc((size_t)m, sizeof *asked);
+    for (int i = 0; i < m - 1; i++)
+        asked[i] = slot[i / c->n_tokens * c->len + c->len - c->n_tokens + i % c->n_tokens];
+    asked[m - 1] = (struct kv_slot){pages, 0, 0, 0};
+    const size_t scratch_bytes = cpu->attention_scratch_bytes(m, c->n_heads, c->head_dim, c->len, 1);
+    float *query = random_row(5, (size_t)(m * q_len)), *out = calloc((size_t)(m * q_len), sizeof *out);
+    struct attention_args a = {
+        out,          query, m, c->n_heads, 0.3f, c->softcap, asked, &kv, kp, vp, cpu->alloc(scratch_bytes),
+        scratch_bytes};
+    on_cpu(attention, &a);
+    cpu->release(a.scratch, scratch_bytes);
+    float *gout = to_gpu(query, (size_t)(m * q_len) * sizeof *out); /* anything but zeros */
+    a.out = gout, a.q = to_gpu(query, (size_t)(m * q_len) * sizeof *out), a.k_pages = gkp, a.v_pages = gvp,
+    a.scratch = NULL;
+    gpu->attention(NULL, &a);
+    char what[64];
+    (void)snprintf(what, sizeof what, "attention, case %d", _i / 2);
+    check_floats(out, gout, m * q_len, what);
+    if (c->n_tokens == 1) { /* the same, a token alone: other pages are split */
+        a.n_tokens = 1;
+        gpu->attention(NULL, &a);
+        check_floats(out, gout, q_len, "attention of one token");
+    }
+    cpu->release(kp, k_bytes);
+    cpu->release(vp, v_bytes);
+    close_both();
+    free(q);
+    free(k);
+    free(v);
+    free(table);
+    free(pages);
+    free(slot);
+    free(pos);
+    free(asked);
+    free(query);
+    free(out);
+}
+END_TEST
+
+static Suite *suite(void)
+{
+    Suite *s = suite_create("cuda operators");
+    TCase *t = tcase_create("layout");
+    tcase_add_loop_test(t, unpacking_inverts_packing, 0, QTYPE_N_MATRIX);
+    suite_add_tcase(s, t);
+    t = tcase_create("operators");
+    tcase_set_timeout(t, 60);
+    tcase_add_loop_test(t, linear_has_the_cpus_bits, 0, QTYPE_N_MATRIX * N_SHAPES);
+    tcase_add_loop_test(t, rows_have_the_cpus_bits, 0, 7);
+    tcase_add_loop_test(t, attention_has_the_cpus_bits, 0, 2 * N_ATTENTION);
+    suite_add_tcase(s, t);
+    return s;
+}
+
+TEST_SUITE(suite)
