@@ -20,8 +20,8 @@ enum {
     N_PROBE = 384,
     N_COLLECT = 4096,
     PROBE_BITS = 4,
-    SAMPLE = 1 << 15, /* weights of a matrix that errors are estimated from … */
-    SAMPLE_ROWS = 16, /* … in so many rows at least */
+    SAMPLE = 1 << 14, /* weights of a matrix that errors are estimated from … */
+    SAMPLE_ROWS = 8,  /* … in so many rows at least */
     SLICE = 1 << 15,  /* weights that a thread quantises at a time */
 };
 
@@ -260,10 +260,17 @@ static const float *importance_of_row(const struct importance_entry *e, const st
 
 /* ---- Errors of types ---------------------------------------------------------------------------------- */
 
+static double bits_of(int type)
+{
+    return 8.0 * qtypes[type].block_bytes / qtypes[type].block_len;
+}
+
+/* Below 2 bits squared errors are nearly the weights' squares, and say little; and such types take long. */
 static bool has_type(const struct sensitivity_tensor *t, int type)
 {
     const struct qtype_info *q = &qtypes[type];
-    return q->quantise && q->gguf_id >= 0 && q->block_len > 1 && t->cols % q->block_len == 0;
+    return q->quantise && q->gguf_id >= 0 && q->block_len > 1 && t->cols % q->block_len == 0 &&
+           bits_of(type) >= 2;
 }
 
 /* Squared errors of one row, weighed by `mean`, as each type; [QTYPE_N_MATRIX]: its squares. room: 2 cols
@@ -324,9 +331,9 @@ static enum qtype probe_type(const struct sensitivity *s, const struct sensitivi
     int best = -1;
     double far = INFINITY;
     for (int type = 0; type < QTYPE_N_MATRIX; type++) {
-        const double bits = 8.0 * qtypes[type].block_bytes / qtypes[type].block_len;
-        if (t->error[type] > 0 && fabs(bits - s->o.probe_bits) < far) {
-            far = fabs(bits - s->o.probe_bits);
+        const double distance = fabs(bits_of(type) - s->o.probe_bits);
+        if (t->error[type] > 0 && distance < far) {
+            far = distance;
             best = type;
         }
     }
@@ -421,9 +428,10 @@ static int probe(struct sensitivity *s, size_t k, struct part *p, int first, cha
     free(was);
     if (rc)
         return rc;
-    t->probe_kl = 0;
+    double sum = 0;
     for (int i = 0; i < s->n_scored; i++)
-        t->probe_kl += s->kl[i] / s->n_scored;
+        sum += s->kl[i];
+    t->probe_kl = sum / s->n_scored;
     if (!isfinite(t->probe_kl))
         return err_set(err, errlen, "%s: tensor '%s' as %s gives logits that are not finite",
                        weights_path(s->w), t->name, qtypes[t->probe].name);
