@@ -326,6 +326,9 @@ static int run(struct lab_command *c)
     json_decref(header);
     if (rc == 0)
         rc = do_grid(c, err, sizeof err);
+    if (rc == 0 && c->calib)
+        rc = lab_sensitivity(c->dir, c->model, c->calib, c->n_threads ? c->n_threads : machine_threads(), err,
+                             sizeof err);
     if (rc == 0 || (tool_interrupts() > 0 && c->store.path))
         rc |= lab_report(&c->store, c->dir, err, sizeof err);
     const bool stopped = tool_interrupts() > 0;

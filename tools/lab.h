@@ -47,9 +47,16 @@ json_t *lab_store_find(const struct lab_store *s, const char *type, const char *
 /* Appends a cell, which is the store's from here on, and its line to the file. */
 int lab_store_add(struct lab_store *s, json_t *cell, char *err, size_t errlen);
 
+/* ---- tools/lab_sensitivity.c ------------------------------------------------------------------- */
+
+/* How much each matrix of the model matters (lab/sensitivity.h), measured on a text: DIR/sensitivity.json, an
+ * array of {name, type, kl}; an earlier run's is left as it is. −1: an error, or interrupted. */
+int lab_sensitivity(const char *dir, const char *model, const char *text, int n_threads, char *err,
+                    size_t errlen);
+
 /* ---- tools/lab_report.c, lab_plot.c ------------------------------------------------------------ */
 
-/* Writes DIR/results.json, results.csv and report.html. */
+/* Writes DIR/results.json, results.csv and report.html; with DIR/sensitivity.json, where that is. */
 int lab_report(const struct lab_store *s, const char *dir, char *err, size_t errlen);
 
 struct lab_series {

@@ -70,7 +70,7 @@ static void begin_script(FILE *f, const char *title, int width, int height)
 {
     static int count; /* names of clip paths and the like differ between the pictures of one page */
     (void)fprintf(f,
-                  "set terminal svg size %d,%d dynamic font 'sans-serif,13' background 'white' name 'p%d'\n"
+                  "set terminal svg size %d,%d fixed font 'sans-serif,13' background 'white' name 'p%d'\n"
                   "set encoding utf8\nset termoption noenhanced\nset title ",
                   width, height, ++count);
     put_quoted(f, title);
@@ -89,7 +89,7 @@ char *lab_plot_svg(const struct lab_plot *p)
     put_quoted(f, p->y_title);
     (void)fprintf(f,
                   "\nset grid lc rgb '#dddddd'\nset key outside right top\n%s%sset offsets graph 0.05, "
-                  "graph 0.05, graph 0.05, 0\n",
+                  "graph 0.05, graph 0.1, 0\n",
                   p->log_x ? "set logscale x 2\n" : "", p->log_y ? "set logscale y\n" : "");
     for (size_t i = 0; i < p->n; i++) {
         (void)fprintf(f, "$d%zu << EOD\n", i);
@@ -109,8 +109,8 @@ char *lab_plot_svg(const struct lab_plot *p)
                       s->line ? "lw 1.5 pt 7 ps 0.4" : "pt 7 ps 0.8");
         put_quoted(f, s->name);
         if (s->label)
-            (void)fprintf(f, ", $d%zu using 1:2:3 with labels offset 0,0.8 font ',10' tc rgb '%s' notitle", i,
-                          colour);
+            (void)fprintf(f, ", $d%zu using 1:2:3 with labels offset 0,%s font ',10' tc rgb '%s' notitle", i,
+                          s->line ? "-0.8" : "0.8", colour);
     }
     (void)fputs("\n", f);
     char *svg = draw(f);
@@ -125,7 +125,7 @@ char *lab_heat_svg(const char *title, size_t rows, size_t cols, const double *va
     if (!f)
         return NULL;
     begin_script(f, title, (int)(220 + 70 * cols), (int)(110 + 26 * rows));
-    (void)fputs("set palette defined (0 '#ffffff', 1 '#fee391', 2 '#fe9929', 3 '#cc4c02', 4 '#662506')\n"
+    (void)fputs("set palette defined (0 '#ffffff', 1 '#fff7bc', 2 '#fec44f', 3 '#fe9929', 4 '#ec7014')\n"
                 "set logscale cb\nset yrange [*:*] reverse\nunset key\nset xtics rotate by -30 scale 0 (",
                 f);
     for (size_t c = 0; c < cols; c++) {
@@ -146,7 +146,7 @@ char *lab_heat_svg(const char *title, size_t rows, size_t cols, const double *va
             else
                 (void)fprintf(f, "%zu %zu NaN \"\"\n", c, r);
         }
-    (void)fputs("EOD\nplot $d using 1:2:3 with image", f);
+    (void)fputs("EOD\nplot $d using 1:2:3 with image pixels", f);
     if (cols <= 12)
         (void)fputs(", $d using 1:2:4 with labels font ',10'", f);
     (void)fputs("\n", f);

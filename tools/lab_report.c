@@ -204,6 +204,8 @@ static void put_svg(FILE *f, char *svg, const char *caption)
     free(svg);
 }
 
+static const char base_name[] = "the model as it is";
+
 /* Points of cells with the first KV type, one series per method (and the base). */
 struct points {
     struct lab_series *series;
@@ -243,7 +245,9 @@ static int add_series(struct points *p, const struct cells *c, const char *name,
         p->label[at] = text_of(c->v[i], "type");
         ++*used;
     }
-    *s = (struct lab_series){name, *used - first, p->x + first, p->y + first, front ? NULL : p->label + first,
+    /* Types' names once: where all methods' points are close they would hide each other. */
+    const bool named = front || (p->n == 0 || (p->n == 1 && strcmp(p->series[0].name, base_name) == 0));
+    *s = (struct lab_series){name, *used - first, p->x + first, p->y + first, named ? p->label + first : NULL,
                              front};
     p->n += *used > first;
     return 0;
@@ -277,8 +281,8 @@ static void put_plot(FILE *f, const struct cells *c, const char *y, const char *
         if (front)
             (void)add_series(&p, c, "Pareto front", "", kv, "bits_per_weight", y, true, &used);
         for (size_t i = 0; i < n; i++)
-            (void)add_series(&p, c, strcmp(method[i], "none") == 0 ? "the model as it is" : method[i],
-                             method[i], kv, "bits_per_weight", y, false, &used);
+            (void)add_series(&p, c, strcmp(method[i], "none") == 0 ? base_name : method[i], method[i], kv,
+                             "bits_per_weight", y, false, &used);
         const struct lab_plot plot = {title, "bits per weight", y_title, false, log_y, p.n, p.series};
         put_svg(f, p.n ? lab_plot_svg(&plot) : NULL, caption);
     }
@@ -351,6 +355,67 @@ static void put_heat(FILE *f, const struct cells *c, const char *rows, const cha
     }
     free(value);
     free(col);
+    free(row);
+}
+
+/* "blk.3.attn_q.weight": layer 3, *name "attn_q" of *len bytes; −1: of no layer. */
+static int layer_of(const char *tensor, const char **name, size_t *len)
+{
+    int layer, at = 0;
+    if (sscanf(tensor, "blk.%d.%n", &layer, &at) != 1 || at == 0)
+        return -1;
+    *name = tensor + at;
+    *len = strcspn(*name, ".");
+    return layer;
+}
+
+/* Layers against their matrices. */
+static void put_sensitivity(FILE *f, const char *dir)
+{
+    enum { MAX_COLS = 16, MAX_ROWS = 1024, NAME = 32 };
+    char *path, (*label)[NAME] = calloc(MAX_ROWS, NAME);
+    if (asprintf(&path, "%s/sensitivity.json", dir) < 0)
+        path = NULL;
+    json_t *all = path ? json_load_file(path, 0, NULL) : NULL, *tensor;
+    double *value = calloc(MAX_ROWS * MAX_COLS, sizeof *value);
+    const char **row = calloc(MAX_ROWS, sizeof *row), *col[MAX_COLS];
+    char names[MAX_COLS][NAME];
+    size_t n_rows = 0, n_cols = 0, i;
+    if (all && label && value && row) {
+        for (int pass = 0; pass < 2; pass++) { /* counts; fills */
+            json_array_foreach(all, i, tensor)
+            {
+                const char *name;
+                size_t len, c = 0;
+                const int layer = layer_of(text_of(tensor, "name"), &name, &len);
+                if (layer < 0 || layer >= MAX_ROWS || len >= NAME)
+                    continue;
+                while (c < n_cols && (strlen(names[c]) != len || memcmp(names[c], name, len) != 0))
+                    c++;
+                if (c == n_cols && n_cols < MAX_COLS) {
+                    (void)snprintf(names[c], NAME, "%.*s", (int)len, name);
+                    col[n_cols++] = names[c];
+                }
+                n_rows = (size_t)layer + 1 > n_rows ? (size_t)layer + 1 : n_rows;
+                if (pass == 1 && c < n_cols)
+                    value[(size_t)layer * n_cols + c] = number_of(tensor, "kl");
+            }
+        }
+        for (size_t r = 0; r < n_rows; r++) {
+            (void)snprintf(label[r], NAME, "layer %zu", r);
+            row[r] = label[r];
+        }
+    }
+    if (n_rows && n_cols) {
+        (void)fputs("<h2>Which matrices matter</h2>\n", f);
+        put_svg(
+            f, lab_heat_svg("Divergence when one matrix alone has few bits", n_rows, n_cols, value, row, col),
+            "Mean KL of the model with this one matrix quantised to a type of about four bits.");
+    }
+    json_decref(all);
+    free(path);
+    free(label);
+    free(value);
     free(row);
 }
 
@@ -502,6 +567,7 @@ static int write_page(const struct lab_store *s, const struct cells *c, const ch
     put_plot(f, c, "ppl", "Perplexity against size", "perplexity", false, false, "Perplexity of the text.");
     put_heat(f, c, "type", "method", "Mean KL by type and method",
              "Mean KL of every type with every method.");
+    put_sensitivity(f, dir);
     (void)fputs("<h2>KV cache</h2>\n", f);
     put_heat(
         f, c, "type", "kv", "Mean KL by type and KV cache",
