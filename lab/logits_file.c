@@ -1,5 +1,6 @@
 #include "lab/logits_file.h"
 
+#include "kernels/mathf.h"
 #include "lab/divergence.h"
 #include "quant/err.h"
 #include "weights/save.h"
@@ -16,6 +17,7 @@
 static const char magic[8] = "quollKL1";
 
 enum { N_CODES = 255, MAX_VOCAB = 1 << 24 };
+#define MAX_REACH 0.999999f /* what is 41 or more below the top counts as that */
 
 struct file_header {
     char magic[8];
@@ -27,7 +29,7 @@ _Static_assert(sizeof(struct file_header) == 88, "no gaps");
 
 struct row_header {
     uint32_t n_exact;
-    float low, step;
+    float top, reach;
 };
 
 /* ---- Rows ---------------------------------------------------------------------------------------- */
@@ -43,25 +45,34 @@ static bool is_coded(float log_p, float least, bool is_token)
     return log_p < least && isfinite(log_p) && !is_token;
 }
 
+/* What a code stands for. */
+static float log_p_of(const struct row_header *h, int code)
+{
+    return h->top + 3 * logf(1 - h->reach * (float)(code - 1) / (N_CODES - 1));
+}
+
 size_t logits_row_pack(uint8_t *to, const float *row, int64_t vocab_size, int32_t token)
 {
     const double all = logits_log_sum_exp(row, vocab_size);
     const float least = -logf((float)vocab_size);
-    struct row_header h = {0, least, 0};
+    float low = least;
     for (int64_t i = 0; i < vocab_size; i++) {
         float log_p = (float)((double)row[i] - all);
-        if (is_coded(log_p, h.low, i == token))
-            h.low = log_p;
+        if (is_coded(log_p, low, i == token))
+            low = log_p;
     }
-    h.step = (least - h.low) / (N_CODES - 1);
-    const float per_step = h.step > FLT_MIN ? 1 / h.step : 0;
+    struct row_header h = {0, least, 1 - expf((low - least) / 3)};
+    if (h.reach > MAX_REACH)
+        h.reach = MAX_REACH;
+    const float per_reach = h.reach > FLT_EPSILON ? (N_CODES - 1) / h.reach : 0;
     uint8_t *code = to + sizeof h, *exact = code + vocab_size;
     int64_t n_of[N_CODES + 1] = {0};
     double rest = 1; /* the probability of those with codes */
     for (int64_t i = 0; i < vocab_size; i++) {
         float log_p = (float)((double)row[i] - all);
         if (is_coded(log_p, least, i == token)) {
-            float steps = (log_p - h.low) * per_step + 0.5f;
+            float x = (log_p - least) / 3; /* below EXP_MIN: as that */
+            float steps = (1 - mathf_exp_inside(x < EXP_MIN ? EXP_MIN : x)) * per_reach + 0.5f;
             code[i] = (uint8_t)(1 + (steps < N_CODES - 1 ? (int)steps : N_CODES - 1));
             n_of[code[i]]++;
         } else {
@@ -74,9 +85,9 @@ size_t logits_row_pack(uint8_t *to, const float *row, int64_t vocab_size, int32_
      * the probabilities stays 1. */
     double coded = 0;
     for (int c = 1; c <= N_CODES; c++)
-        coded += (double)n_of[c] * exp((double)h.low + (double)(c - 1) * (double)h.step);
+        coded += (double)n_of[c] * exp((double)log_p_of(&h, c));
     if (coded > 0 && rest > coded / 2 && rest < coded * 2)
-        h.low += (float)log(rest / coded);
+        h.top += (float)log(rest / coded);
     memcpy(to, &h, sizeof h);
     return (size_t)(exact - to) + h.n_exact * sizeof(float);
 }
@@ -87,7 +98,7 @@ void logits_row_unpack(float *row, const uint8_t *from, int64_t vocab_size)
     float table[N_CODES + 1];
     memcpy(&h, from, sizeof h);
     for (int c = 1; c <= N_CODES; c++)
-        table[c] = h.low + (float)(c - 1) * h.step;
+        table[c] = log_p_of(&h, c);
     const uint8_t *code = from + sizeof h, *exact = code + vocab_size;
     for (int64_t i = 0; i < vocab_size; i++) {
         if (code[i]) {

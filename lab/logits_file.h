@@ -10,14 +10,14 @@
  *
  * and then a row for each token that counts, in order, of logits in front of it, as log-probabilities:
  *
- *   4   n_exact      4   low (float)     4   step (float)
- *   vocab_size       codes: 0: the next of the exact ones, c > 0: low + (c − 1) step
+ *   4   n_exact      4   top (float)     4   reach (float)
+ *   vocab_size       codes: 0: the next of the exact ones, c > 0: top + 3 ln(1 − reach (c − 1) / 254)
  *   4 · n_exact      floats
  *
- * Exact are the text's own next token and all with a probability of at least 1 / vocab_size. Together the
- * others have some hundredths and keep their sum, their codes' error is at most step / 2 or so, and in the
- * divergence these errors are weighed by the probabilities: it is off by some 10⁻⁵ of itself (docs/evaluation.md
- * measures it). A row takes little more than a byte per logit. */
+ * Exact are the text's own next token and all with a probability of at least 1 / vocab_size. The others have
+ * some hundredths together, and keep their sum. A divergence weighs the error of a logarithm by its
+ * probability p, so their steps are wider where p is smaller, as p^(−1/3), which makes Σ p error² least.
+ * docs/evaluation.md measures what is lost. A row takes little more than a byte per logit. */
 #ifndef QUOLL_LOGITS_FILE_H
 #define QUOLL_LOGITS_FILE_H
 
