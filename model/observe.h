@@ -7,7 +7,8 @@
 #include "model/layers.h"
 
 struct observation {
-    const float *x; /* (n, cols), rows dense, in the backend's memory; of act-order matrices not yet ordered */
+    const float
+        *x; /* (n, cols), rows dense, in the backend's memory; of act-order matrices not yet ordered */
     int n, cols;
     int n_parts;                  /* matrices that multiply with it, 1 … 3 */
     const struct matrix *part[3]; /* role, layer and expert say which; tied output: the embedding */

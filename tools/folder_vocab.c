@@ -53,7 +53,6 @@ static int copy_files(const char *folder, const char *from, char *err, size_t er
 
 /* ---- From a GGUF ----------------------------------------------------------------------------------- */
 
-
 /* How text is cut into words before merging: as the models' own tokenizer.json files have it. */
 static const struct {
     const char *pre; /* tokenizer.ggml.pre */
