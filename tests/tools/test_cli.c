@@ -7,7 +7,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const char *const commands[] = {"chat", "run", "bench", "inspect", "tokenize", "template", "logits"};
+static const char *const commands[] = {"chat",     "run",    "bench",    "inspect", "tokenize",
+                                       "template", "logits", "quantize", "convert", "perplexity",
+                                       "imatrix",  "eval",   "lab"};
 enum { N_COMMANDS = sizeof commands / sizeof commands[0] };
 
 START_TEST(help_is_success)
