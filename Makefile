@@ -236,7 +236,7 @@ endef
 $(foreach r,$(filter-out tools,$(ROOMS)),$(eval $(call room_tests,$(r))))
 
 # $(B)/flags changes when the compiler or its flags do, and every object with it.
-FLAGS := $(CC) $(filter-out $(WERROR),$(ALL_CFLAGS)) $(AVX512)
+FLAGS := $(CC) $(filter-out $(WERROR),$(ALL_CFLAGS)) $(AVX512) $(CXX) $(filter-out $(WERROR),$(EXECUTOR_FLAGS))
 $(B)/flags: FORCE
 	@mkdir -p $(@D)
 	@echo '$(FLAGS)' | cmp -s - $@ || echo '$(FLAGS)' >$@

@@ -53,15 +53,15 @@ static const char *model_file(const char *name)
 }
 
 /* A batch, then single tokens. */
-static float *evaluate(const char *path, const struct setting *s)
+static float *evaluate(const char *path, const struct setting *s, int n_tokens)
 {
     struct fixture f = fixture_open(path, s);
     int32_t id[N_TOKENS + N_SINGLE];
-    make_ids(id, N_TOKENS + N_SINGLE, f.vocab_size, 1);
-    float *logits = malloc((size_t)(N_TOKENS + N_SINGLE) * (size_t)f.vocab_size * sizeof *logits);
+    make_ids(id, n_tokens + N_SINGLE, f.vocab_size, 1);
+    float *logits = malloc((size_t)(n_tokens + N_SINGLE) * (size_t)f.vocab_size * sizeof *logits);
     ck_assert_ptr_nonnull(logits);
-    fixture_eval(&f, 0, id, N_TOKENS, logits);
-    for (int i = N_TOKENS; i < N_TOKENS + N_SINGLE; i++)
+    fixture_eval(&f, 0, id, n_tokens, logits);
+    for (int i = n_tokens; i < n_tokens + N_SINGLE; i++)
         fixture_eval(&f, 0, &id[i], 1, logits + (int64_t)i * f.vocab_size);
     fixture_close(&f);
     return logits;
@@ -75,7 +75,7 @@ static int vocabulary(const char *path)
 }
 
 /* The same logits, bit for bit. */
-static void check_same(const char *name, const struct setting *s)
+static void check_same(const char *name, const struct setting *s, int n_tokens)
 {
     const char *path = model_file(name);
     if (!path)
@@ -85,9 +85,9 @@ static void check_same(const char *name, const struct setting *s)
     struct setting cpu = *s;
     cpu.ops = NULL;
     cpu.isa = isa_best();
-    float *want = evaluate(copy, &cpu), *got = evaluate(copy, s);
+    float *want = evaluate(copy, &cpu, n_tokens), *got = evaluate(copy, s, n_tokens);
     const int n = vocabulary(copy);
-    for (int i = 0; i < (N_TOKENS + N_SINGLE) * n; i++)
+    for (int i = 0; i < (n_tokens + N_SINGLE) * n; i++)
         ck_assert_msg(memcmp(&want[i], &got[i], sizeof *got) == 0, "%s: token %d, logit %d is %a, not %a",
                       name, i / n, i % n, (double)got[i], (double)want[i]);
     free(want);
@@ -102,9 +102,141 @@ START_TEST(models_have_the_cpus_bits) /* loop over models × compute */
     s.kv_type = _i % 2 ? QTYPE_F32 : QTYPE_F16;
     s.max_batch = 64;
     if (s.ops)
-        check_same(model_name(_i / 2), &s);
+        check_same(model_name(_i / 2), &s, _i % 2 && _i / 2 >= N_PLAIN ? 12 : N_TOKENS);
 }
 END_TEST
+
+/* A text token by token, the first ones recorded as graphs and replayed: as the CPU has it, across pages and
+ * lengths for which attention's launches are made anew; two sequences in turns, then together. */
+START_TEST(graphs_change_no_bit)
+{
+    enum { N = 150 };
+    static const char *const names[] = {"gguf/quant-q4_k", "gguf/gemma3-f16", "gguf/qwen3-f16"};
+    const char *path = model_file(names[_i]);
+    struct setting s = plain;
+    const struct ops *ops = cuda_test_ops(true);
+    if (!path || !ops)
+        return;
+    s.compute = COMPUTE_FAST;
+    s.kv_type = QTYPE_F16;
+    s.n_seqs = 2;
+    s.n_ctx = 2 * N;
+    float *logits[2];
+    for (int k = 0; k < 2; k++) {
+        s.ops = k ? ops : NULL;
+        s.isa = isa_best();
+        struct fixture f = fixture_open(path, &s);
+        int32_t id[2 * N];
+        make_ids(id, 2 * N, f.vocab_size, 5);
+        float *at = logits[k] = malloc((size_t)(2 * N) * (size_t)f.vocab_size * sizeof *at);
+        ck_assert_ptr_nonnull(at);
+        for (int i = 0; i < N; i++) {
+            const int32_t both[] = {0, 1};
+            const uint8_t want[] = {1, 1};
+            if (i % 10 == 9) {
+                const struct batch b = {.n = 2, .id = id + 2 * i, .seq = both, .want_logits = want};
+                const float *rows;
+                char err[256];
+                ck_assert_msg(context_eval(f.context, &b, &rows, err, sizeof err) == 0, "%s", err);
+                memcpy(at, rows, 2 * (size_t)f.vocab_size * sizeof *at);
+            } else {
+                fixture_eval(&f, 0, &id[2 * i], 1, at);
+                fixture_eval(&f, 1, &id[2 * i + 1], 1, at + f.vocab_size);
+            }
+            at += 2 * f.vocab_size;
+        }
+        const int n = f.vocab_size;
+        fixture_close(&f);
+        if (k == 1)
+            ck_assert_msg(memcmp(logits[0], logits[1], (size_t)(2 * N) * (size_t)n * sizeof *at) == 0, "%s",
+                          names[_i]);
+    }
+#ifndef QUOLL_NO_EXECUTOR
+    if (!cuda_is_real())
+        ck_assert_int_gt((int)exec_graph_launches(), N);
+#endif
+    free(logits[0]);
+    free(logits[1]);
+}
+END_TEST
+
+#ifndef QUOLL_NO_EXECUTOR
+/* Every call of the runtime fails once, or from then on: an error with one line, or none where it did not
+ * matter, and never a leak. */
+START_TEST(failures_are_told) /* loop: sticky or not */
+{
+    const char *path = model_file("gguf/quant-q4_k");
+    if (!path || cuda_is_real())
+        return;
+    int n_told = 0;
+    bool reached = true;
+    for (int n = 0; reached; n += n < 60 ? 1 : 23) {
+        char err[512] = "";
+        struct weights *w;
+        ck_assert_int_eq(weights_open(&w, path, NULL, err, sizeof err), 0);
+        exec_fail_after(n, _i == 1);
+        const struct ops *ops = quoll_cuda_open(cuda_host_tables(), 0, true, err, sizeof err);
+        struct model *m = NULL;
+        struct cache *c = NULL;
+        struct context *x = NULL;
+        int rc = ops ? 0 : -1;
+        if (rc == 0) {
+            const struct model_options mo = {.ops = ops, .n_threads = 1, .rope_scaling = -1};
+            const struct cache_options co = {64, 1, QTYPE_F16, QTYPE_F16, 16};
+            const struct context_options xo = {1, 1, 16, COMPUTE_FAST, false};
+            rc = model_load(&m, w, &mo, err, sizeof err);
+            if (rc == 0)
+                rc = cache_new(&c, m, &co, err, sizeof err);
+            if (rc == 0)
+                rc = context_new(&x, m, c, &xo, err, sizeof err);
+            const int32_t ids[] = {1, 2, 3, 4};
+            for (int i = 0; i < 4 && rc == 0; i++) {
+                const struct batch b = {.n = 1, .id = ids + i};
+                const float *logits;
+                rc = context_eval(x, &b, &logits, err, sizeof err);
+            }
+        }
+        const bool in_time = exec_failed(); /* what fails after the last result harms nobody */
+        context_free(x);
+        cache_free(c);
+        model_free(m);
+        weights_close(w);
+        if (ops)
+            ops->close();
+        reached = exec_failed();
+        exec_fail_after(-1, false);
+        ck_assert_msg(exec_bytes_held() == 0, "call %d: %zu bytes left", n, exec_bytes_held());
+        if (rc != 0) {
+            n_told++;
+            ck_assert_msg(err[0] && !strchr(err, '\n'), "call %d: '%s'", n, err);
+        } else {
+            ck_assert_msg(!in_time || _i == 0, "call %d failed for good and nothing was said", n);
+        }
+    }
+    ck_assert_int_gt(n_told, 20);
+}
+END_TEST
+
+START_TEST(too_little_memory_is_told)
+{
+    const char *path = model_file("gguf/quant-q4_k");
+    char err[512] = "";
+    struct weights *w;
+    struct model *m = NULL;
+    if (!path || cuda_is_real())
+        return;
+    const struct ops *ops = cuda_test_ops(true);
+    exec_set_memory(exec_bytes_held() + 1000);
+    ck_assert_int_eq(weights_open(&w, path, NULL, err, sizeof err), 0);
+    const struct model_options mo = {.ops = ops, .n_threads = 1, .rope_scaling = -1};
+    ck_assert_int_eq(model_load(&m, w, &mo, err, sizeof err), -1);
+    ck_assert_ptr_nonnull(strstr(err, "not enough memory"));
+    weights_close(w);
+    ops->close();
+    ck_assert_int_eq((int)exec_bytes_held(), 0);
+}
+END_TEST
+#endif
 
 static Suite *suite(void)
 {
@@ -113,6 +245,11 @@ static Suite *suite(void)
     tcase_set_timeout(t, 60);
 
     tcase_add_loop_test(t, models_have_the_cpus_bits, 0, 2 * N_MODELS);
+    tcase_add_loop_test(t, graphs_change_no_bit, 0, 3);
+#ifndef QUOLL_NO_EXECUTOR
+    tcase_add_loop_test(t, failures_are_told, 0, 2);
+    tcase_add_test(t, too_little_memory_is_told);
+#endif
     suite_add_tcase(s, t);
     return s;
 }
