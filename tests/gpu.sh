@@ -7,13 +7,14 @@
 set -uo pipefail
 cd "$(dirname "$0")/.."
 out=${1:-build/gpu}
-mkdir -p "$out"
 
 command -v nvidia-smi >/dev/null && nvidia-smi -L 2>/dev/null | grep -q GPU || {
     echo 'tests/gpu.sh: skipped: there is no GPU here'
     exit 0
 }
 command -v nvcc >/dev/null || { echo 'tests/gpu.sh: skipped: there is a GPU but no nvcc'; exit 0; }
+
+mkdir -p "$out"
 
 step() {
     printf '\n== %s (%d s)\n' "$*" "$SECONDS"

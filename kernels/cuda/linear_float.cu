@@ -194,6 +194,7 @@ __global__ void __launch_bounds__(MANY_THREADS) linear_many_float(struct linear_
     const struct linear_target &p = a.part[0];
     const int tile0 = (int)blockIdx.x * (MANY_ROWS / TILE_ROWS), token0 = (int)blockIdx.y * MANY_TOKENS;
     const int ty = (int)threadIdx.x / 16 * 4, tx = (int)threadIdx.x % 16 * 4;
+    const bool busy = token0 + ty < a.n_tokens && (int64_t)tile0 * TILE_ROWS + tx < p.w.rows;
     float acc[4][4], total[4][4];
 #pragma unroll
     for (int i = 0; i < 16; i++)
@@ -206,7 +207,7 @@ __global__ void __launch_bounds__(MANY_THREADS) linear_many_float(struct linear_
             x[k][t] = k < n && token0 + t < a.n_tokens ? a.x[(token0 + t) * p.w.cols + col + k] : 0;
         }
         sync_block();
-        for (int k = 0; k < n; k++) {
+        for (int k = 0; k < n && busy; k++) {
             const float4_ wv = *(const float4_ *)(const void *)&w[k][tx], xv = *(const float4_ *)(const void *)&x[k][ty];
 #pragma unroll
             for (int i = 0; i < 16; i++)
