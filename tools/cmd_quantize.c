@@ -320,19 +320,19 @@ static int open_calibration(struct calibration *to, const struct quantize_comman
     return rc;
 }
 
-/* Quantises with a plan, which is c's. */
+/* Says what the plan is, which began as that mix, and does it. */
 static int quantize_as_planned(const struct quantize_command *c, struct quantize *q, const struct weights *w,
-                               const char *out, const struct target *target, bool weighed, char *err,
+                               const char *out, const struct target *target, const char *mix, char *err,
                                size_t errlen)
 {
     size_t n;
     const struct quantize_step *steps = quantize_steps(q, &n);
     if (target)
-        target_print(target, q, c->dry_run);
+        target_print(target, q, mix, c->dry_run);
     else if (c->dry_run)
         print_steps(steps, n);
     note_fallbacks(steps, n);
-    if (weighed)
+    if (c->method->imatrix)
         note_importance(steps, n);
     note_size(steps, n);
     return c->dry_run ? 0 : write_gguf(q, w, out, err, errlen);
@@ -394,7 +394,7 @@ static int quantize_gguf(const struct quantize_command *c, struct weights *w, co
     if (rc == 0 && target)
         rc = target_apply(target, q, err, errlen);
     if (rc == 0)
-        rc = quantize_as_planned(c, q, w, out, target, importance != NULL, err, errlen);
+        rc = quantize_as_planned(c, q, w, out, target, mix_name(mix), err, errlen);
     quantize_close(q);
     free((int32_t *)calibration.ids);
     target_close(target);

@@ -216,7 +216,7 @@ int target_apply(struct target *t, struct quantize *q, char *err, size_t errlen)
 
 /* ---- What is shown ------------------------------------------------------------------------------------ */
 
-void target_print(const struct target *t, const struct quantize *q, bool tensors)
+void target_print(const struct target *t, const struct quantize *q, const char *mix, bool tensors)
 {
     size_t n;
     const struct quantize_step *s = quantize_steps(q, &n);
@@ -235,7 +235,7 @@ void target_print(const struct target *t, const struct quantize *q, bool tensors
                qtypes[s[i].to].name, kl > 0 ? kl : 0, t->after.kl > 0 && kl > 0 ? 100 * kl / t->after.kl : 0,
                s[i].to_bytes, s[i].fixed ? "  as asked for" : "");
     }
-    tool_note(NOTE_USUAL, "chosen: %.3f bits per weight, expected KL %.5f; the mix alone: %.3f bits, %.5f\n",
-              8 * (double)t->after.bytes / t->weights, t->after.kl, 8 * (double)t->before.bytes / t->weights,
-              t->before.kl);
+    tool_note(NOTE_USUAL, "chosen: %.3f bits per weight, expected KL %.5f; all of %s: %.3f bits, %.5f\n",
+              8 * (double)t->after.bytes / t->weights, t->after.kl, mix,
+              8 * (double)t->before.bytes / t->weights, t->before.kl);
 }

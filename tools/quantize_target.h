@@ -32,7 +32,7 @@ const struct importance *target_importance(const struct target *t); /* those giv
 /* Changes the types of q's matrices, but for those that options fix. −1: the budget is too small. */
 int target_apply(struct target *t, struct quantize *q, char *err, size_t errlen);
 /* Tensor by tensor on stdout: what was chosen, what that costs; and in notes the sums, beside those of the
- * types that q had before. */
-void target_print(const struct target *t, const struct quantize *q, bool tensors);
+ * types that q had before, which are a mix of this name. */
+void target_print(const struct target *t, const struct quantize *q, const char *mix, bool tensors);
 
 #endif
