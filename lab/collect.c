@@ -8,6 +8,13 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* Always −1, also to those who read the code without running it. */
+static int no_memory(char *err, size_t errlen)
+{
+    (void)err_set(err, errlen, "out of memory");
+    return -1;
+}
+
 /* Of the matrices with one role in one layer. */
 struct slot {
     enum role same_as; /* the role whose input it shares: that slot has the sums */
@@ -160,7 +167,7 @@ static int eval_chunks(struct collection *c, int64_t first, int n, int32_t *id, 
                             .observe = observe,
                             .observe_arg = c};
     int rc = context_eval(r->context, &b, NULL, err, errlen);
-    return rc == 0 && c->no_memory ? err_set(err, errlen, "out of memory") : rc;
+    return rc == 0 && c->no_memory ? no_memory(err, errlen) : rc;
 }
 
 static void free_slots(struct collection *c)
@@ -192,7 +199,7 @@ int collect_importance(struct imatrix *im, const struct collect_run *r, int64_t 
     int32_t *id = malloc(n * sizeof *id), *seq = malloc(n * sizeof *seq);
     uint8_t *want = malloc(n);
     c.slot = calloc((size_t)(config->n_layers + 1) * N_ROLES, sizeof *c.slot);
-    int rc = id && seq && want && c.slot ? 0 : err_set(err, errlen, "out of memory");
+    int rc = id && seq && want && c.slot ? 0 : no_memory(err, errlen);
     for (int64_t at = r->first; rc == 0 && at < end;) {
         const int parallel = end - at < r->n_parallel ? (int)(end - at) : r->n_parallel;
         rc = r->stop && r->stop() ? CONTEXT_STOPPED

@@ -33,6 +33,13 @@ struct imatrix {
     int64_t n_chunks;
 };
 
+/* Always −1, also to those who read the code without running it. */
+static int no_memory(char *err, size_t errlen)
+{
+    (void)err_set(err, errlen, "out of memory");
+    return -1;
+}
+
 struct imatrix *imatrix_new(void)
 {
     return calloc(1, sizeof(struct imatrix));
@@ -107,7 +114,7 @@ int imatrix_add(struct imatrix *im, const char *name, int64_t cols, int n_expert
         return err_set(err, errlen, "'%s': %" PRId64 " columns of %d experts", name, cols, n_experts);
     struct entry *e = entry_of(im, name, cols, n_experts);
     if (!e)
-        return err_set(err, errlen, "out of memory");
+        return no_memory(err, errlen);
     if (e->cols != cols || e->n_experts != n_experts)
         return err_set(err, errlen,
                        "'%s' has %" PRId64 " columns of %d experts, and %" PRId64 " of %d elsewhere", name,
@@ -131,10 +138,10 @@ int imatrix_add_text(struct imatrix *im, const char *name, int64_t n_chunks, cha
 {
     char **grown = realloc(im->text, (im->n_texts + 1) * sizeof *grown);
     if (!grown)
-        return err_set(err, errlen, "out of memory");
+        return no_memory(err, errlen);
     im->text = grown;
     if (!(grown[im->n_texts] = strdup(name)))
-        return err_set(err, errlen, "out of memory");
+        return no_memory(err, errlen);
     im->n_texts++;
     im->n_chunks += n_chunks;
     return 0;
@@ -177,7 +184,7 @@ static int add_tensor(struct imatrix *im, const struct weights *w, const struct 
         return err_set(err, errlen, "%s: '%s': sums and counts do not go together", weights_path(w), name);
     double *sum = widened(sums, cols * n_experts), *count = widened(counts, n_experts);
     int rc = sum && count ? imatrix_add(im, name, cols, (int)n_experts, sum, count, why, sizeof why)
-                          : err_set(why, sizeof why, "out of memory");
+                          : no_memory(why, sizeof why);
     free(sum);
     free(count);
     return rc ? err_set(err, errlen, "%s: %s", weights_path(w), why) : 0;
@@ -245,13 +252,16 @@ static int add_old_entry(struct imatrix *im, struct old_file *o, int64_t chunk_s
         return err_set(err, errlen, "%s: '%s': its values are cut short, or none", o->path, name);
     float *values = malloc((size_t)n * sizeof *values);
     double *sum = malloc((size_t)n * sizeof *sum), count = (double)calls * (double)chunk_size;
-    int rc = values && sum ? 0 : err_set(why, sizeof why, "out of memory");
-    if (rc == 0 && !read_bytes(o, values, (int64_t)n * (int64_t)sizeof *values))
-        rc = err_set(why, sizeof why, "cannot read it: %s", strerror(errno));
-    for (int32_t i = 0; rc == 0 && i < n; i++)
-        sum[i] = (double)values[i] * (double)chunk_size;
-    if (rc == 0)
+    int rc = -1;
+    if (!values || !sum) {
+        (void)no_memory(why, sizeof why);
+    } else if (!read_bytes(o, values, (int64_t)n * (int64_t)sizeof *values)) {
+        (void)err_set(why, sizeof why, "cannot read it: %s", strerror(errno));
+    } else {
+        for (int32_t i = 0; i < n; i++)
+            sum[i] = (double)values[i] * (double)chunk_size;
         rc = imatrix_add(im, name, n, 1, sum, &count, why, sizeof why);
+    }
     free(values);
     free(sum);
     return rc ? err_set(err, errlen, "%s: %s", o->path, why) : 0;
@@ -302,7 +312,8 @@ static bool is_seen(const struct entry *e)
 
 /* Tensors 2 i and 2 i + 1: sums and counts of the i-th entry that is seen. */
 struct writing {
-    const struct entry **seen;
+    const struct imatrix *im;
+    size_t *seen; /* its number */
     char **name;
     struct save_gguf_tensor *tensor;
     size_t n;
@@ -311,7 +322,7 @@ struct writing {
 static int write_tensor(void *arg, size_t i, struct save_file *f)
 {
     const struct writing *to = arg;
-    const struct entry *e = to->seen[i / 2];
+    const struct entry *e = &to->im->entry[to->seen[i / 2]];
     const double *v = i % 2 ? e->count : e->sum;
     int64_t n = i % 2 ? e->n_experts : e->cols * e->n_experts;
     for (int64_t at = 0; at < n;) {
@@ -338,7 +349,7 @@ static int plan_tensors(struct writing *to, const struct imatrix *im)
         if (!is_seen(e))
             continue;
         const size_t at = 2 * to->n;
-        to->seen[to->n++] = e;
+        to->seen[to->n++] = i;
         for (size_t k = 0; k < 2; k++) {
             if (asprintf(&to->name[at + k], "%s%s", e->name, k ? counts_end : sums_end) < 0) {
                 to->name[at + k] = NULL;
@@ -358,12 +369,12 @@ int imatrix_write(const struct imatrix *im, const char *path, int64_t chunk_size
     const uint32_t chunks = (uint32_t)im->n_chunks, size = (uint32_t)chunk_size;
     const struct wstr type = {"imatrix", 7};
     struct wstr *texts = calloc(im->n_texts + 1, sizeof *texts);
-    struct writing to = {.n = 0};
+    struct writing to = {.im = im};
     int rc = -1;
     if (im->n == 0) {
         rc = err_set(err, errlen, "%s: nothing to write: no matrix has been seen", path);
     } else if (!texts || plan_tensors(&to, im)) {
-        rc = err_set(err, errlen, "out of memory");
+        rc = no_memory(err, errlen);
     } else {
         for (size_t i = 0; i < im->n_texts; i++)
             texts[i] = (struct wstr){im->text[i], strlen(im->text[i])};
@@ -412,9 +423,9 @@ int importance_read(struct importance **out, const char *path, char *err, size_t
 {
     struct imatrix *im = imatrix_new();
     *out = NULL;
-    int rc = im ? imatrix_read(im, path, USUAL_CHUNK, err, errlen) : err_set(err, errlen, "out of memory");
+    int rc = im ? imatrix_read(im, path, USUAL_CHUNK, err, errlen) : no_memory(err, errlen);
     if (rc == 0 && !(*out = imatrix_importance(im)))
-        rc = err_set(err, errlen, "out of memory");
+        rc = no_memory(err, errlen);
     imatrix_free(im);
     return rc;
 }

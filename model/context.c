@@ -256,7 +256,7 @@ int context_eval(struct context *x, const struct batch *b, const float **logits,
     int64_t n_held = n_want; /* rows that must be in the host's memory together */
     if (b->take && (x->model->ops->on_host || n_held > LOGIT_ROWS))
         n_held = x->model->ops->on_host ? 0 : LOGIT_ROWS;
-    if (n_held > x->logits_rows) {
+    if (n_held > 0 && n_held > x->logits_rows) {
         float *grown = NULL;
         if ((uint64_t)n_held <= SIZE_MAX / sizeof(float) / (uint64_t)vocab_size)
             grown = realloc(x->logits, (size_t)n_held * (size_t)vocab_size * sizeof(float));

@@ -44,6 +44,13 @@ struct test {
     double begin;
 };
 
+/* Always −1, also to those who read the code without running it. */
+static int no_memory(char *err, size_t errlen)
+{
+    (void)err_set(err, errlen, "out of memory");
+    return -1;
+}
+
 static bool interrupted(void)
 {
     return tool_interrupts() > 0;
@@ -84,7 +91,7 @@ static int encode_answer(const struct test *t, const struct item *it, const char
     int32_t *ids = NULL;
     size_t n = 0;
     if (asprintf(&both, "%s%s", prompt, answer) < 0)
-        return err_set(err, errlen, "out of memory");
+        return no_memory(err, errlen);
     int rc = encode(t, both, ENCODE_BOS, &ids, &n, err, errlen);
     free(both);
     if (rc)
@@ -111,8 +118,7 @@ static int encode_item(const struct test *t, struct item *it, const struct eval_
     char *prompt = eval_prompt(style, shots, find_shots(t, row, shots), row);
     int32_t *ids = NULL;
     size_t n = 0;
-    int rc =
-        prompt ? encode(t, prompt, ENCODE_BOS, &ids, &n, err, errlen) : err_set(err, errlen, "out of memory");
+    int rc = prompt ? encode(t, prompt, ENCODE_BOS, &ids, &n, err, errlen) : no_memory(err, errlen);
     it->query = (struct query){.prompt = ids, .n_prompt = (int64_t)n};
     it->written = (struct continuation){.prompt = ids, .n_prompt = (int64_t)n, .max = t->command->max_new};
     int64_t longest = style == EVAL_WRITTEN ? t->command->max_new : 1;
@@ -120,19 +126,18 @@ static int encode_item(const struct test *t, struct item *it, const struct eval_
         rc = err_set(err, errlen, "%s: line %d: a question of no tokens", it->file->path, row->line);
     if (rc == 0 && style == EVAL_WRITTEN) {
         it->written.id = calloc((size_t)t->command->max_new, sizeof *it->written.id);
-        rc = it->written.id ? 0 : err_set(err, errlen, "out of memory");
+        rc = it->written.id ? 0 : no_memory(err, errlen);
     } else if (rc == 0) {
         it->query.answer = calloc((size_t)row->n_choices, sizeof *it->query.answer);
         it->bytes = calloc((size_t)row->n_choices, sizeof *it->bytes);
-        rc = it->query.answer && it->bytes ? 0 : err_set(err, errlen, "out of memory");
+        rc = it->query.answer && it->bytes ? 0 : no_memory(err, errlen);
     }
     for (int i = 0; rc == 0 && style != EVAL_WRITTEN && i < row->n_choices; i++) {
         char *answer = eval_choice(style, row, i);
         struct answer *a = &it->query.answer[i];
-        rc = answer ? encode_answer(t, it, prompt, answer, a, err, errlen)
-                    : err_set(err, errlen, "out of memory");
+        rc = answer ? encode_answer(t, it, prompt, answer, a, err, errlen) : no_memory(err, errlen);
         it->bytes[i] = answer ? (double)strlen(answer) : 1;
-        it->query.n_answers = i + (rc == 0);
+        it->query.n_answers = i + 1;
         longest = a->n > longest ? a->n : longest;
         free(answer);
     }
@@ -149,16 +154,15 @@ static int encode_item(const struct test *t, struct item *it, const struct eval_
 static int read_files(struct test *t, char *err, size_t errlen)
 {
     const struct eval_command *c = t->command;
-    size_t n_written = 0;
+    size_t n_all = 0, n_written = 0;
     for (size_t i = 0; i < c->files.n; i++) {
         if (eval_rows_read(&t->file[i], c->files.item[i], err, errlen))
             return -1;
         size_t n = t->file[i].n;
-        t->n += c->limit > 0 && (size_t)c->limit < n ? (size_t)c->limit : n;
+        n_all += c->limit > 0 && (size_t)c->limit < n ? (size_t)c->limit : n;
     }
-    if (!(t->item = calloc(t->n, sizeof *t->item)))
-        return err_set(err, errlen, "out of memory");
-    t->n = 0;
+    if (!(t->item = calloc(n_all, sizeof *t->item)))
+        return no_memory(err, errlen);
     for (size_t i = 0; i < c->files.n; i++)
         for (size_t k = 0; k < t->file[i].n && (c->limit <= 0 || k < (size_t)c->limit); k++) {
             t->item[t->n++] = (struct item){.file = &t->file[i], .row = &t->file[i].row[k]};
@@ -178,8 +182,8 @@ static int read_files(struct test *t, char *err, size_t errlen)
 
 static int encode_all(struct test *t, char *err, size_t errlen)
 {
-    const struct eval_row **shots = calloc(t->dev.n + 1, sizeof *shots);
-    int rc = shots ? 0 : err_set(err, errlen, "out of memory");
+    const struct eval_row **shots = calloc(t->dev.n + 1, sizeof(const struct eval_row *));
+    int rc = shots ? 0 : no_memory(err, errlen);
     for (size_t i = 0; rc == 0 && i < t->n; i++)
         rc = interrupted() ? -1 : encode_item(t, &t->item[i], shots, err, errlen);
     free(shots);
@@ -200,7 +204,7 @@ static int ask_choices(struct test *t, const struct asker *a, char *err, size_t 
 {
     struct query *q = calloc(t->n, sizeof *q);
     if (!q)
-        return err_set(err, errlen, "out of memory");
+        return no_memory(err, errlen);
     for (size_t i = 0; i < t->n; i++)
         q[i] = t->item[i].query; /* the answers stay the items' */
     int rc = queries_score(a, q, t->n, progress, t, err, errlen);
@@ -249,7 +253,7 @@ static int ask_written(struct test *t, const struct asker *a, char *err, size_t 
 {
     struct continuation *c = calloc(t->n, sizeof *c);
     if (!c)
-        return err_set(err, errlen, "out of memory");
+        return no_memory(err, errlen);
     for (size_t i = 0; i < t->n; i++)
         c[i] = t->item[i].written;
     const struct generate_hooks hooks = {ended, progress, t};
@@ -257,7 +261,7 @@ static int ask_written(struct test *t, const struct asker *a, char *err, size_t 
     for (size_t i = 0; rc == 0 && i < t->n; i++) {
         char *text = text_of(t, c[i].id, c[i].n);
         if (!text) {
-            rc = err_set(err, errlen, "out of memory");
+            rc = no_memory(err, errlen);
             break;
         }
         char *next = strstr(text, "Question:"); /* one of its own making */
@@ -420,10 +424,8 @@ int cmd_eval(int argc, char **argv)
 {
     struct eval_command c = {.shots = -1, .max_new = 256, .parallel = 32};
     const struct option_row rows[] = {
-        OPTION_CALL_ROW(
-            "file", 'f', &c.files, option_append, "FILE",
-            "questions: MMLU's or C-Eval's .csv, or JSON lines with question, choices and answer, or "
-            "with question and answer; repeatable"),
+        OPTION_CALL_ROW("file", 'f', &c.files, option_append, "FILE",
+                        "questions: MMLU's or C-Eval's .csv, or JSON lines; repeatable"),
         OPTION_STRING_ROW("dev", 0, &c.dev, "FILE", "examples in front of each question, in the same forms"),
         OPTION_NUMBER_ROW("shots", 0, &c.shots, 0, 1000, "N", "so many of them (default: up to 5)"),
         OPTION_FLAG_ROW("full-text", 0, &c.texts,
@@ -439,7 +441,10 @@ int cmd_eval(int argc, char **argv)
     };
     struct option_set set = {
         .usage = "quoll eval -f FILE… [--dev FILE] [--shots N] [--normalise] [--limit N] [--json] [options]",
-        .about = "Asks a model the questions of a test: accuracy, with its 95 % interval.",
+        .about =
+            "Asks a model the questions of a test: accuracy, with its 95 % interval. JSON lines have "
+            "question,\n"
+            "choices and answer (index, letter or text), or question and an answer that is to be written.",
         .own = rows,
         .n_own = sizeof rows / sizeof rows[0],
         .run = &c.run,

@@ -12,11 +12,11 @@
 
 enum { N = 12 };
 
-static char folder[] = "/tmp/quoll-eval-XXXXXX", csv[80], dev[80], written[80];
+static char folder[32], csv[80], dev[80], written[80];
 
 static void setup(void)
 {
-    memcpy(folder + sizeof folder - 7, "XXXXXX", 6);
+    (void)snprintf(folder, sizeof folder, "/tmp/quoll-eval-XXXXXX");
     ck_assert_ptr_nonnull(mkdtemp(folder));
     (void)snprintf(csv, sizeof csv, "%s/law_test.csv", folder);
     (void)snprintf(dev, sizeof dev, "%s/law_dev.csv", folder);
@@ -189,6 +189,7 @@ START_TEST(faults_are_told)
     cli_expect(CLI(NULL, "eval", "-m", model, "-f", csv, "-f", written), 1, "cannot be one test");
     cli_expect(CLI(NULL, "eval", "-m", model, "-f", csv, "--dev", written), 1, "sums.jsonl: line 1");
     cli_expect(CLI(NULL, "eval", "-m", model, "-f", csv, "-c", "16"), 1, "law_test.csv: line 1: a prompt of");
+    cli_expect(CLI(NULL, "eval", "-m", model, "-f", csv, "-f", "/nowhere/x.csv"), 1, "/nowhere/x.csv: ");
     cli_expect(
         CLI_SHELL("printf 'q,a,b,A\\nq,a\\n' >\"$2/bad.csv\"; $Q eval -m \"$1\" -f \"$2/bad.csv\"; c=$?; "
                   "rm \"$2/bad.csv\"; exit $c",
