@@ -15,6 +15,7 @@
 #endif
 #endif
 #ifdef HAS_ASAN
+#include <sanitizer/asan_interface.h>
 #include <sanitizer/common_interface_defs.h>
 #endif
 #ifndef __x86_64__
@@ -150,6 +151,10 @@ static void entry(void)
 
 static void prepare(struct fiber *f)
 {
+#ifdef HAS_ASAN
+    /* entry never returned from the last thread that was here: its frame's borders are still forbidden */
+    __asan_unpoison_memory_region(f->stack + STACK - PAGE, PAGE);
+#endif
     f->fake = NULL;
 #ifdef __x86_64__
     /* As if exec_switch had been called there: six registers, the address to return to; at the function's
