@@ -446,13 +446,26 @@ static int first_layer(const struct sensitivity *s, size_t k)
     return r.role == ROLE_OUTPUT ? model_config(s->model)->n_layers - 1 : r.layer < 0 ? 0 : r.layer;
 }
 
+/* The logits of the model as it is. */
+static int make_base(struct sensitivity *s, struct part *whole, char *err, size_t errlen)
+{
+    const int64_t vocab_size = model_config(s->model)->vocab_size;
+    int rc = run_part(s, whole, 0, NULL, take_base, err, errlen);
+    for (int i = 0; rc == 0 && i < s->n_scored; i++)
+        if (!isfinite(logits_log_sum_exp(s->base + i * vocab_size, vocab_size)))
+            rc = err_set(err, errlen,
+                         "%s: its logits are not finite, so that nothing can be compared with them",
+                         weights_path(s->w));
+    return rc;
+}
+
 static int probe_layer(struct sensitivity *s, int l, char *err, size_t errlen)
 {
     struct part rest, one;
     const int n_layers = model_config(s->model)->n_layers;
     if (part_open(&rest, s, l, n_layers - l, err, errlen))
         return -1;
-    int rc = l == 0 ? run_part(s, &rest, 0, NULL, take_base, err, errlen) : 0;
+    int rc = l == 0 ? make_base(s, &rest, err, errlen) : 0;
     for (size_t k = 0; rc == 0 && k < s->n; k++)
         if (first_layer(s, k) == l)
             rc = probe(s, k, &rest, l, err, errlen);

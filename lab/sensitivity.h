@@ -44,8 +44,8 @@ struct sensitivity;
 enum { SENSITIVITY_STOPPED = 1 };
 
 /* Runs w's model, all of it in memory, with logits of n_probe tokens beside it. The work is about n_probe
- * · 3.5 · n_layers² layers' products. The same result for every number of threads. −1: the text is too short,
- * a weight that is not finite (its tensor named), out of memory. */
+ * · 3.5 · n_layers² layers' products. The same result for every number of threads. −1: the text is too
+ * short, logits that are not finite, out of memory. */
 int sensitivity_open(struct sensitivity **out, struct weights *w, const struct sensitivity_options *o,
                      char *err, size_t errlen);
 void sensitivity_close(struct sensitivity *s); /* NULL is fine */

@@ -222,6 +222,28 @@ START_TEST(faults)
 }
 END_TEST
 
+/* A model whose logits are no numbers: with importances from the text, and with given ones. */
+START_TEST(no_numbers)
+{
+    struct edit *g = edit_golden("gguf/llama-f32/model.gguf");
+    if (!g)
+        return;
+    ((float *)edit_find(g, "blk.1.ffn_up.weight")->data)[5] = NAN;
+    const char *path = edit_write(g);
+    struct sensitivity *s;
+    struct importance *none = importance_new();
+    int32_t ids[MAX_LEN];
+    struct sensitivity_options o = {.n_ids = MAX_LEN, .bos = -1, .n_threads = 1};
+    ck_assert_int_eq(measure(&s, path, &o, ids), -1);
+    o.importance = none;
+    ck_assert_int_eq(measure(&s, path, &o, ids), -1);
+    ck_assert_msg(strstr(err, "not finite") != NULL, "%s", err);
+    (void)unlink(path);
+    importance_free(none);
+    edit_free(g);
+}
+END_TEST
+
 static Suite *suite(void)
 {
     Suite *s = suite_create("sensitivity");
@@ -231,6 +253,7 @@ static Suite *suite(void)
     tcase_add_loop_test(c, costs_add_up, 0, 2 * N_FLOATS);
     tcase_add_loop_test(c, all_kinds_of_models, 0, N_MODELS);
     tcase_add_test(c, faults);
+    tcase_add_test(c, no_numbers);
     suite_add_tcase(s, c);
     return s;
 }
