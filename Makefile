@@ -170,6 +170,7 @@ lint: ## check the layout, clang-tidy, cppcheck
 
 install: quoll ## copy quoll to DESTDIR/PREFIX/bin (PREFIX=/usr/local)
 	install -D -m 755 $(B)/quoll $(DESTDIR)$(PREFIX)/bin/quoll
+	$(if $(filter 1,$(CUDA)),install -m 755 $(B)/libquoll-cuda.so $(DESTDIR)$(PREFIX)/bin/)
 
 clean: ## remove everything that was built (weights/ stays)
 	rm -rf build quoll
