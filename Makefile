@@ -69,7 +69,7 @@ CUDA_SOURCES := $(wildcard kernels/cuda/*.cu)
 CXX     ?= g++
 EXECUTOR_FLAGS := -x c++ -std=c++17 -I. -DQUOLL_CUDA_HOST $(CFLAGS) -Wall -Wextra $(WERROR) -Wno-unknown-pragmas \
                   -ffp-contract=off -fno-math-errno -fno-exceptions -fno-rtti -fno-threadsafe-statics -fno-lifetime-dse -MMD -MP \
-                  $(CONFIG_FLAGS) $(if $(shell grep -m1 -ow fma /proc/cpuinfo),-mfma) $(if $(filter asan,$(CONFIG)),-fno-sanitize=vptr -Wno-maybe-uninitialized)
+                  $(CONFIG_FLAGS) $(if $(shell grep -m1 -ow fma /proc/cpuinfo),-mfma) $(if $(filter asan,$(CONFIG)),-fno-sanitize=vptr)
 ifeq ($(CONFIG),tsan)
 ALL_CFLAGS += -DQUOLL_NO_EXECUTOR
 else

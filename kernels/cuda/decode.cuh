@@ -212,6 +212,8 @@ template <int TYPE, bool FIELDS = format_of(TYPE).is_fields> struct lane_chunk {
         load_planes<F.low>(r.low, at_low, b, row);
         if constexpr (F.high > 0)
             load_planes<F.high>(r.high, at_high, b, row);
+        else
+            r.high[0] = 0; /* not used, but copied */
         return r;
     }
 
