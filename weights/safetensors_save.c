@@ -65,7 +65,7 @@ static int write_file(struct save_file *f, const char *json, const struct save_t
         for (int d = 0; d < t[i].n_dims; d++)
             elements *= t[i].dims[d];
         const uint64_t begin = f->at, bytes = (uint64_t)qtype_bytes(t[i].type, elements);
-        if (t[i].data ? save_write(f, t[i].data, bytes) : write(arg, i, f))
+        if (bytes > 0 && (t[i].data ? save_write(f, t[i].data, bytes) : write(arg, i, f)))
             return -1;
         if (f->at - begin != bytes)
             return err_set(f->err, f->errlen, "%s: tensor '%s' has %" PRIu64 " bytes, not %" PRIu64, f->path,

@@ -235,7 +235,8 @@ START_TEST(plan_is_what_a_model_takes)
                             .type_v = settings[_i % 4].type,
                             .n_threads = 2,
                             .n_threads_batch = 2,
-                            .isa = isa_best()};
+                            .isa = isa_best(),
+                            .device = -1};
     struct weights *w;
     struct model *m;
     struct cache *cache;
