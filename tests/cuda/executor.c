@@ -59,6 +59,10 @@ struct fiber {
 
 static struct fiber host, fibers[MAX_THREADS];
 static struct fiber *running = &host;
+#ifdef HAS_ASAN
+static const void *host_bottom; /* where the host's stack lies: known when the first fiber begins */
+static size_t host_size;
+#endif
 static char *stacks;
 
 #ifdef __x86_64__
@@ -81,8 +85,6 @@ static void switch_to(struct fiber *to, bool for_ever)
     struct fiber *from = running;
     running = to;
 #ifdef HAS_ASAN
-    static const void *host_bottom;
-    static size_t host_size;
     __sanitizer_start_switch_fiber(for_ever ? NULL : &from->fake, to == &host ? host_bottom : to->stack,
                                    to == &host ? host_size : STACK);
 #else
@@ -97,10 +99,6 @@ static void switch_to(struct fiber *to, bool for_ever)
     const void *bottom;
     size_t size;
     __sanitizer_finish_switch_fiber(from->fake, &bottom, &size);
-    if (from != &host && !host_bottom) {
-        host_bottom = bottom;
-        host_size = size;
-    }
 #endif
 }
 
@@ -140,7 +138,11 @@ static void entry(void)
 #ifdef HAS_ASAN
     const void *bottom;
     size_t size;
-    __sanitizer_finish_switch_fiber(running->fake, &bottom, &size);
+    __sanitizer_finish_switch_fiber(NULL, &bottom, &size);
+    if (!host_bottom) {
+        host_bottom = bottom;
+        host_size = size;
+    }
 #endif
     block.body(block.closure);
     block.state[exec_thread.x] = DONE;
