@@ -203,7 +203,7 @@ static void round_column(struct lanes *l, int64_t c, float *error)
                     w[c][half + r] = sum[r];                                                         \
             }                                                                                        \
     }
-DEFINE_MOVE(move_avx2, __attribute__((target("avx2"), optimize("O3"))))
+DEFINE_MOVE(move_avx2, __attribute__((target("avx2"))))
 DEFINE_MOVE(move_plain, )
 
 static void move_columns(float (*w)[ROWS], int64_t n, const float *inverse, int64_t cols,
