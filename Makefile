@@ -82,8 +82,8 @@ endif
 AVX2    := -mavx2 -mfma -mf16c $(if $(filter release,$(CONFIG)),-O3 -g1)
 AVX512  := $(AVX2) -mavx512f -mavx512bw -mavx512dq -mavx512vl
 %_avx2.o:    ISA_FLAGS := $(AVX2)
-# Packing is most of a load's time, and all vectorisable loops.
-%/pack.o %/pack_rows.o: ISA_FLAGS := $(if $(filter release,$(CONFIG)),-O3)
+# Packing is most of a load's time, and all vectorisable loops; so are columns moved by GPTQ.
+%/pack.o %/pack_rows.o %/lab/gptq.o: ISA_FLAGS := $(if $(filter release,$(CONFIG)),-O3)
 # Without AVX gcc says much about how vectors of 8 would be passed; they are not, all is inlined.
 quant_fit := $(if $(filter release,$(CONFIG)),-O3) -Wno-psabi
 %/quant/fit.o: ISA_FLAGS := $(quant_fit)
