@@ -495,7 +495,7 @@ static struct graph *find_graph(const struct graph_key *key)
     for (int i = 0; i < MAX_GRAPHS; i++) {
         const struct graph_key *k = &graphs[i].key;
         if (graphs[i].seen && k->owner == key->owner && k->n == key->n && k->n_want == key->n_want &&
-            k->pages == key->pages)
+            k->pages == key->pages && k->exact == key->exact)
             return &graphs[i];
     }
     struct graph *g = &graphs[next_graph];

@@ -210,6 +210,33 @@ template <> __device__ __forceinline__ uint16_t load_once<uint16_t>(const void *
 
 #endif
 
+/* Two floats as half floats, lo in the lower bits; and what is not exact: 2^x to some 22 bits. */
+#ifdef QUOLL_CUDA_HOST
+DEVICE uint32_t half_pair(float lo, float hi)
+{
+    return f32_to_f16(lo) | (uint32_t)f32_to_f16(hi) << 16;
+}
+
+DEVICE float fast_exp2(float x)
+{
+    return exp2f(x);
+}
+#else
+DEVICE uint32_t half_pair(float lo, float hi)
+{
+    uint32_t p;
+    asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(p) : "f"(hi), "f"(lo));
+    return p;
+}
+
+DEVICE float fast_exp2(float x)
+{
+    float y;
+    asm("ex2.approx.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+#endif
+
 DEVICE uint32_t load32(const uint8_t *p)
 {
     return *(const uint32_t *)(const void *)p;
@@ -262,7 +289,44 @@ DEVICE void mma_k16(int sum[4], const uint32_t a[2], uint32_t b);
  *     b[0] rows 2 t, 2 t + 1, column g   b[1] rows 8 + 2 t … */
 DEVICE void mma_half(float sum[4], const uint32_t a[4], const uint32_t b[2]);
 
+/* Four matrices of 8 rows × 16 bytes that lie one after the other, from p on, 512 bytes of shared memory: of each,
+ * lane l has bytes 4 (l % 4) … of row l / 4, which is what the fragments above are made of. A tile of 16 rows cut in
+ * lines of 16 bytes a row, as float weights lie, is a[0] … a[3]. */
+DEVICE void load_matrices(uint32_t to[4], const uint8_t *p);
+/* The same of rows that lie elsewhere: lane l says where row l % 8 of matrix l / 8 is. */
+DEVICE void load_matrix_rows(uint32_t to[4], const uint8_t *row);
+/* Of half floats, with rows and columns exchanged: lane l has rows 2 (l % 4), 2 (l % 4) + 1 of column l / 4. */
+DEVICE void load_matrix_columns(uint32_t to[4], const uint8_t *row);
+
 #ifdef QUOLL_CUDA_HOST
+
+DEVICE void load_matrix_rows(uint32_t to[4], const uint8_t *row)
+{
+    const uint8_t *all = exec_exchange(0xffffffff, &row, sizeof row);
+    const int lane = (int)(exec_thread.x % WARP);
+    for (int m = 0; m < 4; m++) {
+        memcpy(&row, all + (8 * m + lane / 4) * EXEC_SLOT, sizeof row);
+        to[m] = *(const uint32_t *)(const void *)(row + lane % 4 * 4);
+    }
+}
+
+DEVICE void load_matrix_columns(uint32_t to[4], const uint8_t *row)
+{
+    const uint8_t *all = exec_exchange(0xffffffff, &row, sizeof row);
+    const int lane = (int)(exec_thread.x % WARP);
+    for (int m = 0; m < 4; m++) {
+        to[m] = 0;
+        for (int i = 0; i < 2; i++) {
+            memcpy(&row, all + (8 * m + lane % 4 * 2 + i) * EXEC_SLOT, sizeof row);
+            to[m] |= (uint32_t)((const uint16_t *)(const void *)row)[lane / 4] << 16 * i;
+        }
+    }
+}
+
+DEVICE void load_matrices(uint32_t to[4], const uint8_t *p)
+{
+    load_matrix_rows(to, p + exec_thread.x % WARP * 16);
+}
 
 DEVICE void mma_bytes(int sum[4], const uint32_t *a, const uint32_t *b, int n_halves)
 {
@@ -336,6 +400,73 @@ DEVICE void mma_half(float sum[4], const uint32_t a[4], const uint32_t b[2])
                  "{%8, %9}, {%0, %1, %2, %3};"
                  : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+
+DEVICE void load_matrix_rows(uint32_t to[4], const uint8_t *row)
+{
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])
+                 : "r"((uint32_t)__cvta_generic_to_shared(row))
+                 : "memory");
+}
+
+DEVICE void load_matrix_columns(uint32_t to[4], const uint8_t *row)
+{
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])
+                 : "r"((uint32_t)__cvta_generic_to_shared(row))
+                 : "memory");
+}
+
+DEVICE void load_matrices(uint32_t to[4], const uint8_t *p)
+{
+    load_matrix_rows(to, p + threadIdx.x % WARP * 16);
+}
+
+#endif
+
+/* ---- Copies that go on beside the work ------------------------------------------------------------ */
+
+/* Copies 16 bytes to shared memory, or zeros where there is nothing to read. What a thread has begun is a group once
+ * it says so; it is there, for that thread, when it has waited until no more than n of its groups are under way. */
+DEVICE void copy_async(uint8_t *to, const uint8_t *from, bool there);
+DEVICE void copy_group();
+template <int N> DEVICE void copy_wait();
+
+#ifdef QUOLL_CUDA_HOST
+
+DEVICE void copy_async(uint8_t *to, const uint8_t *from, bool there)
+{
+    exec_copy_async(to, there ? from : NULL);
+}
+
+DEVICE void copy_group()
+{
+    exec_copy_group();
+}
+
+template <int N> DEVICE void copy_wait()
+{
+    exec_copy_wait(N);
+}
+
+#else
+
+DEVICE void copy_async(uint8_t *to, const uint8_t *from, bool there)
+{
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"((uint32_t)__cvta_generic_to_shared(to)),
+                 "l"(from), "r"(there ? 16 : 0)
+                 : "memory");
+}
+
+DEVICE void copy_group()
+{
+    asm volatile("cp.async.commit_group;" ::: "memory");
+}
+
+template <int N> DEVICE void copy_wait()
+{
+    asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory");
 }
 
 #endif

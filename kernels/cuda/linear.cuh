@@ -7,6 +7,8 @@
 
 enum {
     FEW_TOKENS = 8, /* as many as one pass over the weights serves without tensor cores */
+    FEW_THREADS = 256,
+    FEW_HALVES = FEW_THREADS / 16,
     ACT_BYTES = sizeof(struct act_block),
 };
 
@@ -23,7 +25,10 @@ struct linear_work {
     int n_parts, n_tiles; /* of all parts */
     int n_tokens, unused;
     const uint8_t *act; /* (n_tokens, cols / 32) struct act_block, or … */
-    const float *x;     /* … (n_tokens, cols) */
+    const float *x;     /* … (n_tokens, cols), or … */
+    const uint8_t *half; /* … what cuda_make_halves made of it */
+    float *partial;      /* n_splits > 1: (n_splits, n_tokens, rows of all parts) */
+    int64_t n_splits;    /* over the columns, added up by cuda_add_splits; not exact */
     struct device_grids grids;
 };
 
@@ -36,6 +41,15 @@ DEVICE const struct linear_target &target_of(const struct linear_work &a, int *t
     return a.part[i];
 }
 
+/* Rows of all parts. */
+static inline __host__ __device__ int64_t rows_of(const struct linear_work &a)
+{
+    int64_t n = 0;
+    for (int i = 0; i < a.n_parts; i++)
+        n += a.part[i].w.rows;
+    return n;
+}
+
 DEVICE void store_sum(const struct linear_target &p, int64_t token, int64_t row, float y)
 {
     float *out = p.out + token * p.w.rows + row;
@@ -44,10 +58,64 @@ DEVICE void store_sum(const struct linear_target &p, int64_t token, int64_t row,
     *out = p.add ? *out + y : y;
 }
 
-void cuda_linear_few(const struct linear_work *a);       /* quantised weights and activations, ≤ FEW_TOKENS */
-void cuda_linear_few_float(const struct linear_work *a); /* F32, F16, BF16 */
-void cuda_linear_many(const struct linear_work *a);      /* quantised weights and activations */
+/* ---- Few tokens: half a warp has a chunk of 16 rows ------------------------------------------------------ */
+
+/* Half warps that share a tile's chunks, a power of two up to FEW_HALVES; the others have other tiles. */
+static inline int few_at_once(const struct linear_work *a)
+{
+    const int64_t n_chunks = (a->part[0].w.cols + CHUNK_LEN - 1) / CHUNK_LEN;
+    int at_once = 1;
+    while (at_once < FEW_HALVES && at_once < n_chunks)
+        at_once *= 2;
+    return at_once;
+}
+
+static inline dim3 few_grid(const struct linear_work *a, int at_once)
+{
+    enum { BLOCKS_PER_SM = 4 };
+    const unsigned need = blocks_for(a->n_tiles, FEW_HALVES / at_once), most = (unsigned)(BLOCKS_PER_SM * cuda.n_sms);
+    return dim3(need < most ? need : most);
+}
+
+/* The sums of tiles_at_once tiles from tile0 on: of [token][tile][row], a thread has those FEW_THREADS apart. */
+template <int T>
+DEVICE void few_store(const struct linear_work &a, int tile0, int tiles_at_once, int n_sums, const float total[T])
+{
+#pragma unroll
+    for (int k = 0; k < T; k++) {
+        const int i = (int)threadIdx.x + k * FEW_THREADS;
+        const int r = i % TILE_ROWS, sub = i / TILE_ROWS % tiles_at_once, t = i / TILE_ROWS / tiles_at_once;
+        int tile = tile0 + sub;
+        if (i >= n_sums || tile >= a.n_tiles)
+            continue;
+        const struct linear_target &p = target_of(a, &tile);
+        const int64_t at = (int64_t)tile * TILE_ROWS + r;
+        if (at < p.w.rows)
+            store_sum(p, t, at, total[k]);
+    }
+}
+
+/* Into how many parts sums are split, so that n_blocks blocks of threads become as many as run at once. */
+static inline int splits_for(int64_t n_blocks, int per_sm, int64_t most, int limit)
+{
+    const int64_t want = (int64_t)per_sm * cuda.n_sms / n_blocks;
+    most = most < limit ? most : limit;
+    return want < 1 || most < 1 ? 1 : want < most ? (int)want : (int)most;
+}
+
+/* ---- The kernels' launches -------------------------------------------------------------------------------- */
+
+void cuda_linear_few_float(const struct linear_work *a);  /* F32, F16, BF16 */
+void cuda_linear_many(const struct linear_work *a);       /* quantised weights and activations */
 void cuda_linear_many_float(const struct linear_work *a); /* all types, activations in float */
-bool cuda_linear_many_half(const struct linear_work *a);  /* F16, not exact; false: not for this shape */
+
+/* F16 and BF16 on the tensor cores, not exact (linear_half.cu): the input as half floats, (n_tokens, cols), in so
+ * many bytes; whether a matrix is taken; into how many splits its columns go best. */
+size_t cuda_half_bytes(int n_tokens, int64_t cols);
+void cuda_make_halves(void *dst, const float *x, int n_tokens, int64_t cols);
+bool cuda_half_takes(const struct packed *w, int n_tokens);
+int cuda_half_splits(const struct linear_work *a);
+void cuda_linear_half(const struct linear_work *a);
+void cuda_add_splits(const struct linear_work *a);
 
 #endif

@@ -9,8 +9,6 @@
 
 #include "kernels/cuda/linear.cuh"
 
-enum { FEW_THREADS = 256, FEW_HALVES = FEW_THREADS / 16 };
-
 /* Where a half warp puts down its chunk: accumulators of each token, minima likewise, then d and dmin. */
 template <int TYPE, int T> struct few_layout {
     static constexpr struct format F = format_of(TYPE);
@@ -152,32 +150,14 @@ template <int TYPE, int T> __global__ void __launch_bounds__(FEW_THREADS, T > 1 
                 }
             }
         }
-#pragma unroll
-        for (int k = 0; k < T; k++) {
-            const int i = (int)threadIdx.x + k * FEW_THREADS;
-            if (i >= n_sums)
-                continue;
-            const int r = i % TILE_ROWS, sub = i / TILE_ROWS % tiles_at_once, t = i / TILE_ROWS / tiles_at_once;
-            int tile = tile0 + sub;
-            if (tile >= a.n_tiles)
-                continue;
-            const struct linear_target &p = target_of(a, &tile);
-            const int64_t at = (int64_t)tile * TILE_ROWS + r;
-            if (at < p.w.rows)
-                store_sum(p, t, at, total[k]);
-        }
+        few_store<T>(a, tile0, tiles_at_once, n_sums, total);
     }
 }
 
 template <int TYPE> static void launch_few(const struct linear_work *a)
 {
-    enum { BLOCKS_PER_SM = 4 };
-    const int64_t n_chunks = (a->part[0].w.cols + CHUNK_LEN - 1) / CHUNK_LEN;
-    int at_once = 1;
-    while (at_once < FEW_HALVES && at_once < n_chunks)
-        at_once *= 2;
-    const unsigned need = blocks_for(a->n_tiles, FEW_HALVES / at_once), most = (unsigned)(BLOCKS_PER_SM * cuda.n_sms);
-    const dim3 grid(need < most ? need : most);
+    const int at_once = few_at_once(a);
+    const dim3 grid = few_grid(a, at_once);
     if (a->n_tokens == 1)
         launch(linear_few<TYPE, 1>, grid, FEW_THREADS, 0, *a, at_once);
     else

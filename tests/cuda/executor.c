@@ -133,6 +133,48 @@ void exec_set_order(enum exec_order o)
     order = o;
 }
 
+/* ---- Copies under way ----------------------------------------------------------------------------- */
+
+enum { COPY = 16, MAX_COPIES = 128 };
+
+static struct copies {
+    struct {
+        void *to;
+        const void *from;
+        int group;
+    } copy[MAX_COPIES];
+    int n, n_groups; /* begun, and ended as groups, since nothing was under way */
+} copies[MAX_THREADS];
+
+void exec_copy_async(void *to, const void *from)
+{
+    struct copies *c = &copies[exec_thread.x];
+    if (c->n == MAX_COPIES || (uintptr_t)to % COPY || (uintptr_t)from % COPY)
+        die("a copy from %p to %p, %d under way", from, to, c->n);
+    c->copy[c->n].to = to;
+    c->copy[c->n].from = from;
+    c->copy[c->n++].group = c->n_groups;
+}
+
+void exec_copy_group(void)
+{
+    copies[exec_thread.x].n_groups++;
+}
+
+void exec_copy_wait(int n_under_way)
+{
+    struct copies *c = &copies[exec_thread.x];
+    int left = 0;
+    for (int i = 0; i < c->n; i++)
+        if (c->copy[i].group >= c->n_groups - n_under_way)
+            c->copy[left++] = c->copy[i];
+        else if (c->copy[i].from)
+            memcpy(c->copy[i].to, c->copy[i].from, COPY);
+        else
+            memset(c->copy[i].to, 0, COPY);
+    c->n = left;
+}
+
 static void entry(void)
 {
 #ifdef HAS_ASAN
@@ -145,6 +187,8 @@ static void entry(void)
     }
 #endif
     block.body(block.closure);
+    if (copies[exec_thread.x].n)
+        die("ends with copies under way");
     block.state[exec_thread.x] = DONE;
     block.n_done++;
     switch_to(&host, true);
@@ -246,6 +290,7 @@ static void run_block(int *turn)
     memset(block.meeting, 0, sizeof block.meeting);
     for (int i = 0; i < block.n; i++) {
         block.state[i] = READY;
+        copies[i].n = copies[i].n_groups = 0;
         prepare(&fibers[i]);
     }
     for (bool moved = true; moved && block.n_done < block.n;) {

@@ -53,6 +53,12 @@ void exec_warp_barrier(uint32_t mask);
 enum { EXEC_SLOT = 64 };
 const uint8_t *exec_exchange(uint32_t mask, const void *mine, size_t n);
 
+/* cp.async of 16 bytes (zeros: from NULL): done when the thread waits for its group, and not before; what a
+ * thread has begun and never waited for ends the test. */
+void exec_copy_async(void *to, const void *from);
+void exec_copy_group(void);
+void exec_copy_wait(int n_under_way);
+
 /* Runs body(closure) on every thread; closure: the kernel's arguments, and the address of its code among
  * them. */
 void exec_launch(struct exec_index grid, struct exec_index block, size_t shared_bytes, void (*body)(void *),

@@ -1,6 +1,7 @@
-/* Each of CUDA's operators against the CPU's, to the last bit, over odd sizes: on the host executor, its
- * threads in three orders and with device memory out of the host's reach, or with QUOLL_TEST_CUDA=1 on a GPU.
- * And the layout of packed weights: unpacking undoes packing. */
+/* Each of CUDA's operators against the CPU's, to the last bit, over odd sizes; those of the tensor cores in
+ * half floats within what rounding explains: on the host executor, its threads in three orders and with
+ * device memory out of the host's reach, or with QUOLL_TEST_CUDA=1 on a GPU. And the layout of packed
+ * weights: unpacking undoes packing. */
 #include "kernels/pack.h"
 #include "tests/cuda/backend.h"
 #include "tests/kernels/support.h"
@@ -11,10 +12,10 @@ static uint32_t block_state = 1;
 /* Both backends, opened anew for each test. */
 static const struct ops *cpu, *gpu;
 
-static bool open_both(int order)
+static bool open_both(int order, bool exact)
 {
     cpu = ops_cpu(isa_best());
-    gpu = cuda_test_ops(true);
+    gpu = cuda_test_ops(exact);
 #ifndef QUOLL_NO_EXECUTOR
     if (!cuda_is_real()) {
         exec_set_order((enum exec_order)(order % 3));
@@ -141,7 +142,7 @@ START_TEST(linear_has_the_cpus_bits) /* loop over types × shapes */
     const struct shape *s = &shapes[_i % N_SHAPES];
     const int64_t len = qtypes[t].block_len, cols = (s->cols + len - 1) / len * len - (len == 1 ? 5 : 0);
     const int64_t n_out = (int64_t)s->rows * s->tokens, row_bytes = qtype_bytes(t, cols);
-    if (!open_both(_i))
+    if (!open_both(_i, true))
         return;
     float *x = random_row((uint64_t)_i, (size_t)(s->tokens * cols)), *bias = random_row(7, (size_t)s->rows);
     float *residual = random_row(9, (size_t)n_out), *first = calloc((size_t)n_out, sizeof *first);
@@ -189,6 +190,94 @@ START_TEST(linear_has_the_cpus_bits) /* loop over types × shapes */
 }
 END_TEST
 
+/* Products of half floats: every shape of block, whole and cut, splits of the columns, several parts. */
+static const struct shape half_shapes[] = {
+    {33, 32, 9}, {70, 40, 17}, {20, 2056, 33}, {130, 96, 64}, {150, 168, 66}, {260, 72, 300}, {1000, 64, 150},
+};
+enum { N_HALF_SHAPES = sizeof half_shapes / sizeof *half_shapes };
+
+START_TEST(half_products_are_close) /* loop over F16, BF16 × shapes */
+{
+    const struct shape *s = &half_shapes[_i / 2];
+    const enum qtype t = _i % 2 ? QTYPE_BF16 : QTYPE_F16;
+    const int64_t cols = s->cols, n_x = s->tokens * cols;
+    enum { N_PARTS = 3 };
+    const int n_rows[N_PARTS] = {s->rows, 17, s->rows / 2 + 1};
+    if (!open_both(_i, false))
+        return;
+    float *x = random_row((uint64_t)_i, (size_t)n_x), *magnitude = copy_of(x, n_x);
+    for (int64_t i = 0; i < n_x; i++) {
+        /* tokens of very different sizes, more than half floats hold; one is zero */
+        x[i] *= i / cols == 3 ? 0 : i / cols % 2 ? 3e6f : 1e-6f;
+        magnitude[i] = fabsf(x[i]);
+    }
+    float *gx = to_gpu(x, (size_t)n_x * sizeof *x), *bias = random_row(7, (size_t)s->rows);
+    float *gbias = to_gpu(bias, (size_t)s->rows * sizeof *bias);
+    struct linear_args a = {.x = gx, .n_tokens = s->tokens, .n_parts = N_PARTS, .compute = COMPUTE_FAST};
+    const size_t scratch_bytes = cpu->scratch_bytes(s->tokens, cols);
+    void *scratch = cpu->alloc(scratch_bytes);
+    struct linear_args c = a, most = a;
+    c.scratch = most.scratch = scratch;
+    c.x = x;
+    most.x = magnitude;
+    struct packed host[N_PARTS], device[N_PARTS], sizes[N_PARTS];
+    for (int k = 0; k < N_PARTS; k++) {
+        const int64_t n = (int64_t)n_rows[k] * cols, n_out = (int64_t)n_rows[k] * s->tokens;
+        uint16_t *w = malloc((size_t)n * sizeof *w);
+        float *from = random_row((uint64_t)k, (size_t)n), *out = random_row((uint64_t)k + 3, (size_t)n_out);
+        ck_assert_ptr_nonnull(w);
+        if (t == QTYPE_F16)
+            for (int64_t i = 0; i < n; i++)
+                w[i] = f32_to_f16(from[i]);
+        else
+            for (int64_t i = 0; i < n; i++)
+                w[i] = f32_to_bf16(from[i]);
+        ck_assert_int_eq(cpu->packed_alloc(&host[k], t, n_rows[k], cols), 0);
+        ck_assert_int_eq(cpu->packed_alloc(&sizes[k], t, n_rows[k], cols), 0);
+        ck_assert_int_eq(gpu->packed_alloc(&device[k], t, n_rows[k], cols), 0);
+        cpu->pack(&host[k], 0, n_rows[k], w);
+        gpu->pack(&device[k], 0, n_rows[k], w);
+        for (int64_t i = 0; i < n; i++)
+            w[i] &= 0x7fff;
+        cpu->pack(&sizes[k], 0, n_rows[k], w);
+        a.part[k] = (struct linear_part){.w = &device[k], .bias = k ? NULL : gbias, .add = k == 1};
+        a.part[k].out = to_gpu(out, (size_t)n_out * sizeof *out);
+        c.part[k] = (struct linear_part){.w = &host[k], .bias = k ? NULL : bias, .add = k == 1, .out = out};
+        most.part[k] = (struct linear_part){.w = &sizes[k], .out = calloc((size_t)n_out, sizeof *out)};
+        free(w);
+        free(from);
+    }
+    on_cpu(linear, &c);
+    on_cpu(linear, &most);
+    gpu->linear(NULL, &a);
+    for (int k = 0; k < N_PARTS; k++) {
+        const int64_t n_out = (int64_t)n_rows[k] * s->tokens;
+        float *got = from_gpu(a.part[k].out, n_out);
+        bool same = true;
+        for (int64_t i = 0; i < n_out; i++) {
+            const float want = c.part[k].out[i];
+            same = same && got[i] == want;
+            /* an activation is off by 2⁻¹² of itself; sums of float round, too */
+            ck_assert_msg(fabsf(got[i] - want) <= most.part[k].out[i] * 0x1p-11f + fabsf(want) * 0x1p-20f,
+                          "%s, %d × %d, %d tokens, part %d: element %lld is %g, not %g", qtypes[t].name,
+                          n_rows[k], s->cols, s->tokens, k, (long long)i, (double)got[i], (double)want);
+        }
+        ck_assert_msg(!same, "no tensor core has been here");
+        free(got);
+        free(c.part[k].out);
+        free(most.part[k].out);
+        cpu->packed_release(&host[k]);
+        cpu->packed_release(&sizes[k]);
+        gpu->packed_release(&device[k]);
+    }
+    cpu->release(scratch, scratch_bytes);
+    close_both();
+    free(x);
+    free(magnitude);
+    free(bias);
+}
+END_TEST
+
 /* ---- Rows --------------------------------------------------------------------------------------- */
 
 static void norm(struct worker *w, const void *a)
@@ -206,7 +295,7 @@ START_TEST(rows_have_the_cpus_bits)
     static const int dims[] = {1, 5, 16, 33, 576, 1025, 13000};
     const int dim = dims[_i % 7], n_rows = _i % 3 + 1;
     const int64_t n = (int64_t)dim * n_rows;
-    if (!open_both(_i))
+    if (!open_both(_i, true))
         return;
     float *src = random_row((uint64_t)_i, (size_t)n), *weight = random_row(3, (size_t)dim),
           *bias = random_row(4, (size_t)dim);
@@ -280,7 +369,7 @@ START_TEST(attention_has_the_cpus_bits) /* loop over cases × pairings */
     const struct attention_case *c = &attention_cases[_i / 2];
     const int n = 2 * c->len, n_pages = 2 * ((c->len + KV_PAGE - 1) / KV_PAGE), rotary = c->head_dim / 4 * 2;
     const int64_t q_len = (int64_t)c->n_heads * c->head_dim, kv_len = (int64_t)c->n_kv_heads * c->head_dim;
-    if (!open_both(_i))
+    if (!open_both(_i, true))
         return;
     struct kv_layout kv;
     ck_assert_int_eq(kv_layout_init(&kv, c->type_k, c->type_v, c->n_kv_heads, c->head_dim), 0);
@@ -379,6 +468,7 @@ static Suite *suite(void)
     t = tcase_create("operators");
     tcase_set_timeout(t, 60);
     tcase_add_loop_test(t, linear_has_the_cpus_bits, 0, QTYPE_N_MATRIX * N_SHAPES);
+    tcase_add_loop_test(t, half_products_are_close, 0, 2 * N_HALF_SHAPES);
     tcase_add_loop_test(t, rows_have_the_cpus_bits, 0, 7);
     tcase_add_loop_test(t, attention_has_the_cpus_bits, 0, 2 * N_ATTENTION);
     suite_add_tcase(s, t);

@@ -1,8 +1,10 @@
 /* The whole forward pass on CUDA's operators against the CPU's, to the last bit: on the host executor, which
- * needs no GPU (tests/cuda/executor.h), or with QUOLL_TEST_CUDA=1 on one. */
+ * needs no GPU (tests/cuda/executor.h), or with QUOLL_TEST_CUDA=1 on one. Without --exact: within what half
+ * floats explain. */
 #include "tests/cuda/backend.h"
 #include "tests/model/fixture.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -103,6 +105,96 @@ START_TEST(models_have_the_cpus_bits) /* loop over models × compute */
     s.max_batch = 64;
     if (s.ops)
         check_same(model_name(_i / 2), &s, _i % 2 && _i / 2 >= N_PLAIN ? 12 : N_TOKENS);
+}
+END_TEST
+
+/* Weights that are floats: their products are on the tensor cores. For the others --compute f32, so that what
+ * is seen is not the rounding of activations to 8 bits. */
+static enum compute compute_of(const char *name)
+{
+    return strstr(name, "quant-") || strstr(name, "gptq") || strstr(name, "awq") || strstr(name, "-int")
+               ? COMPUTE_F32
+               : COMPUTE_FAST;
+}
+
+static float largest_error(const float *a, const float *b, int64_t n)
+{
+    float most = 0;
+    for (int64_t i = 0; i < n; i++)
+        if (!(fabsf(a[i] - b[i]) <= most))
+            most = fabsf(a[i] - b[i]);
+    return most;
+}
+
+/* Without --exact half floats on tensor cores stand in for longer chains of float: the same logits but for
+ * rounding, twice the same bits. */
+START_TEST(default_mode_is_close) /* loop over models */
+{
+    const char *name = model_name(_i), *file = model_file(name);
+    struct setting s = plain, cpu = plain;
+    char path[1024];
+    s.ops = cuda_test_ops(false);
+    if (!s.ops || !file || strstr(name, "mixtral") || strstr(name, "moe"))
+        return; /* of two experts that are nearly equal, rounding may pick the other */
+    (void)snprintf(path, sizeof path, "%s", file);
+    s.compute = cpu.compute = compute_of(name);
+    s.kv_type = cpu.kv_type = QTYPE_F16;
+    cpu.isa = isa_best();
+    float *want = evaluate(path, &cpu, N_TOKENS), *got = evaluate(path, &s, N_TOKENS);
+    const int64_t n = (int64_t)(N_TOKENS + N_SINGLE) * vocabulary(path);
+    const float error = largest_error(want, got, n);
+    ck_assert_msg(error <= 1e-2f, "%s: largest error of a logit %g", name, (double)error);
+    if (_i < 6) {
+        float *again = evaluate(path, &s, N_TOKENS);
+        ck_assert_msg(memcmp(got, again, (size_t)n * sizeof *got) == 0, "%s: another time, other bits", name);
+        free(again);
+    }
+    free(want);
+    free(got);
+}
+END_TEST
+
+/* The golden logits, and the greedy text. */
+START_TEST(default_mode_has_the_golden_text) /* loop over models */
+{
+    const char *name = model_name(_i);
+    char file[128];
+    (void)snprintf(file, sizeof file, "%s/expected.safetensors", name);
+    struct setting s = plain;
+    s.ops = cuda_test_ops(false);
+    if (!s.ops || !test_golden(file))
+        return;
+    struct expected e = expected_open(test_golden(file));
+    int32_t greedy[16];
+    ck_assert_int_ge(e.n_greedy, 16);
+    s.compute = compute_of(name);
+    s.kv_type = QTYPE_F16;
+    /* half floats in the cache are part of the error: the CPU's with them first */
+    struct setting cpu = s;
+    cpu.ops = NULL;
+    cpu.isa = isa_best();
+    float errors[2];
+    struct fixture f;
+    float *logits = NULL;
+    for (int k = 0; k < 2; k++) {
+        if (k)
+            fixture_close(&f);
+        f = fixture_open(model_file(name), k ? &s : &cpu);
+        logits = realloc(logits, (size_t)e.n * (size_t)f.vocab_size * sizeof *logits);
+        ck_assert_ptr_nonnull(logits);
+        fixture_eval(&f, 0, e.ids, e.n, logits);
+        const float *tail = logits + (int64_t)(e.n - e.n_logits) * f.vocab_size;
+        errors[k] = largest_error(tail, e.logits, (int64_t)e.n_logits * f.vocab_size);
+    }
+    ck_assert_msg(errors[1] <= errors[0] + 5e-3f, "%s: largest error of a logit %g, the CPU's is %g", name,
+                  (double)errors[1], (double)errors[0]);
+    fixture_greedy(&f, logits + (int64_t)(e.n - 1) * f.vocab_size, e.ids, e.n, greedy, 16);
+    for (int i = 0; i < 16; i++)
+        ck_assert_msg(greedy[i] == e.greedy[i], "%s: greedy token %d is %d, not %d", name, i, greedy[i],
+                      e.greedy[i]);
+    fixture_close(&f);
+    weights_close(e.w);
+    free(logits);
 }
 END_TEST
 
@@ -245,6 +337,8 @@ static Suite *suite(void)
     tcase_set_timeout(t, 60);
 
     tcase_add_loop_test(t, models_have_the_cpus_bits, 0, 2 * N_MODELS);
+    tcase_add_loop_test(t, default_mode_is_close, 0, N_MODELS);
+    tcase_add_loop_test(t, default_mode_has_the_golden_text, 0, N_MODELS);
     tcase_add_loop_test(t, graphs_change_no_bit, 0, 3);
 #ifndef QUOLL_NO_EXECUTOR
     tcase_add_loop_test(t, failures_are_told, 0, 2);
