@@ -8,6 +8,7 @@ enum { BLOCK = 192 }; /* rows of H that one thread computes at a time */
 
 int hessian_init(struct hessian *h, int64_t cols)
 {
+    openblas_set_num_threads(1); /* the threads are ours; its own add in another order */
     *h = (struct hessian){.cols = cols, .h = calloc((size_t)cols * (size_t)cols, sizeof *h->h)};
     return h->h ? 0 : -1;
 }
