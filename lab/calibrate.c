@@ -157,17 +157,6 @@ static struct member *find_member(struct calibrate *k, enum role role, int exper
     return NULL;
 }
 
-static int check_finite(const struct calibrate *k, const struct member *m, char *err, size_t errlen)
-{
-    for (int64_t i = 0; i < m->run.rows * m->cols; i++)
-        if (!isfinite(m->w[i]))
-            return err_set(err, errlen, "%s: tensor '%s' holds %s in row %" PRId64 ", column %" PRId64,
-                           weights_path(k->w), k->tensor[m->tensor].name,
-                           isnan(m->w[i]) ? "NaN" : "an infinite value", m->run.row0 + i / m->cols,
-                           i % m->cols);
-    return 0;
-}
-
 static int add_member(struct calibrate *k, size_t tensor, struct export_run run, char *err, size_t errlen)
 {
     if (k->n_members == k->cap_members) {
@@ -197,7 +186,8 @@ static int add_member(struct calibrate *k, size_t tensor, struct export_run run,
         if (!k->rows[tensor])
             return no_memory(k, err, errlen);
     }
-    return check_finite(k, m, err, errlen);
+    return rows_check_finite(m->w, run.row0, run.rows, cols, weights_path(k->w), k->tensor[tensor].name, err,
+                             errlen);
 }
 
 static int find_members(struct calibrate *k, int l, char *err, size_t errlen)
@@ -472,6 +462,15 @@ int calibrate_layer(struct calibrate *k, int l, char *err, size_t errlen)
         if (quantise_input(k, i, err, errlen))
             return -1;
     return k->walk && l + 1 < k->config.n_layers ? step(k, err, errlen) : 0;
+}
+
+float *calibrate_text_rows(struct calibrate *k, size_t *n)
+{
+    *n = 0;
+    if (!k || !k->walk)
+        return NULL;
+    *n = (size_t)walk_n_tokens(k->walk) * (size_t)k->config.dim;
+    return walk_rows(k->walk);
 }
 
 const void *calibrate_rows(const struct calibrate *k, size_t i)

@@ -35,6 +35,10 @@ int calibrate_open(struct calibrate **out, struct weights *w, const struct expor
                    const struct rows_format *format, const struct calibration *o, char *err, size_t errlen);
 void calibrate_close(struct calibrate *k); /* NULL is fine */
 
+/* The calibration text as it goes into the layer after the last that was made: n floats, to be saved then, or
+ * to be set before that layer is made, which may be any. NULL: no text goes through the model. */
+float *calibrate_text_rows(struct calibrate *k, size_t *n);
+
 /* Makes layer l, the one after the last; what was made of that is forgotten. 1: o->stop said so. −1: a weight
  * that is not finite (its tensor named), out of memory. */
 int calibrate_layer(struct calibrate *k, int l, char *err, size_t errlen);

@@ -6,6 +6,7 @@
 #include "model/arch.h"
 #include "model/bind.h"
 #include "quant/err.h"
+#include "weights/save.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -92,6 +93,8 @@ struct folder {
     struct rows_format *format;  /* of the export's tensors */
     struct calibrate *calibrate; /* has made layers 0 … calibrated */
     int calibrated;
+    size_t next;        /* the first entry that is neither written nor there from before */
+    uint64_t begin;     /* where the last one that may be kept begins */
     uint32_t *words;    /* of the layer being written: qweight, */
     uint32_t *zeros;    /* qzeros, */
     uint16_t *scales;   /* scales */
@@ -104,6 +107,11 @@ struct folder {
 static int no_memory(const struct folder *f)
 {
     return err_set(f->err, f->errlen, "%s: out of memory", f->path);
+}
+
+static const struct weights *source_of(const struct folder *f)
+{
+    return f->opt->source ? f->opt->source : f->w;
 }
 
 static const struct binding *find_binding(const struct folder *f, enum role role, int layer, int expert)
@@ -303,12 +311,8 @@ static bool layer_floats(const struct folder *f, const struct linear *l, int64_t
 static int check_finite(const struct folder *f, const struct linear *l, const float *x, int64_t first,
                         int64_t n)
 {
-    for (int64_t i = 0; i < n * l->cols; i++)
-        if (!isfinite(x[i]))
-            return err_set(f->err, f->errlen, "%s: tensor '%s' holds %s in row %" PRId64 ", column %" PRId64,
-                           weights_path(f->w), l->part[0]->source.tensor->name,
-                           isnan(x[i]) ? "NaN" : "an infinite value", first + i / l->cols, i % l->cols);
-    return 0;
+    return rows_check_finite(x, first, n, l->cols, weights_path(f->w), l->part[0]->source.tensor->name,
+                             f->err, f->errlen);
 }
 
 /* ---- Packing ------------------------------------------------------------------------------------ */
@@ -392,6 +396,18 @@ static int open_calibration(struct folder *f)
                                                 f->opt->type->group > 0 ? f->opt->type->group : t[i].dims[0]};
     }
     return calibrate_open(&f->calibrate, f->w, f->export, f->format, f->opt->calibration, f->err, f->errlen);
+}
+
+/* Where an earlier run ended. */
+static int go_on(struct folder *f)
+{
+    const struct journal *j = f->opt->journal;
+    size_t n = 0;
+    if (!f->calibrate || !j || journal_layer(j) < 0)
+        return 0;
+    f->calibrated = journal_layer(j);
+    float *rows = calibrate_text_rows(f->calibrate, &n);
+    return rows ? journal_read_rows(j, rows, n, f->err, f->errlen) : 0;
 }
 
 static void close_calibration(struct folder *f)
@@ -516,13 +532,39 @@ static int write_groups(struct folder *f, const struct linear *l, struct save_fi
     return rc;
 }
 
+/* As quantize.c has it; entries of one layer follow each other, and so do those of one linear layer. */
+static int keep(struct folder *f, size_t i, const struct save_file *to)
+{
+    struct journal *j = f->opt->journal;
+    const enum piece piece = f->entry[i].piece;
+    for (; f->next < i; f->next++) {
+        const struct linear *l = &f->layer[f->entry[f->next].layer];
+        const enum piece done = f->entry[f->next].piece;
+        f->done += done == WHOLE || done == QWEIGHT ? (double)l->rows * (double)l->cols : 0;
+    }
+    f->next = i + 1;
+    if (piece != WHOLE && piece != QWEIGHT)
+        return 0;
+    f->begin = i > 0 ? to->at : 0;
+    if (!j || f->begin <= journal_bytes(j))
+        return 0;
+    if (f->calibrate && f->calibrated >= 0 && f->layer[f->entry[i].layer].layer == f->calibrated)
+        return 0;
+    const bool moved = f->calibrate && f->calibrated > journal_layer(j);
+    if (!moved && !journal_is_due(j))
+        return 0;
+    size_t n = 0;
+    const float *rows = moved ? calibrate_text_rows(f->calibrate, &n) : NULL;
+    return journal_keep(j, to->at, f->calibrated, rows, n, f->err, f->errlen);
+}
+
 static int write_entry(void *arg, size_t i, struct save_file *to)
 {
     struct folder *f = arg;
     const struct entry *e = &f->entry[i];
     const struct linear *l = &f->layer[e->layer];
     const int64_t *dims = f->tensor[i].dims;
-    if (calibrate_to(f, l->layer))
+    if (keep(f, i, to) || calibrate_to(f, l->layer))
         return -1;
     switch (e->piece) {
     case WHOLE:
@@ -612,7 +654,7 @@ static int save_json(const struct folder *f, const char *folder, const char *nam
 static int write_config(const struct folder *f, const char *folder)
 {
     const struct gptq_folder_type *t = f->opt->type;
-    const char *from = weights_folder(f->w);
+    const char *from = weights_folder(source_of(f));
     json_t *j = from ? read_config(f, from) : make_config(f);
     json_t *q = json_pack("{s:s, s:i, s:i, s:b, s:b, s:b, s:s, s:s}", "quant_method", "gptq", "bits", t->bits,
                           "group_size", t->group, "desc_act", 0, "sym", 0, "lm_head", 0, "checkpoint_format",
@@ -620,6 +662,7 @@ static int write_config(const struct folder *f, const char *folder)
     int rc = j ? 0 : -1;
     if (rc == 0) {
         (void)json_object_set(j, "quantization_config", q);
+        (void)json_object_set_new(j, "tie_word_embeddings", json_boolean(f->config.tied_embeddings));
         (void)json_object_set_new(j, "torch_dtype", json_string("float16"));
         rc = save_json(f, folder, "config.json", j);
     }
@@ -636,12 +679,30 @@ static int fill_folder(struct folder *f, const char *folder)
 {
     char path[4096];
     (void)snprintf(path, sizeof path, "%s/model.safetensors", folder);
-    int rc = write_config(f, folder);
+    struct journal *j = f->opt->journal;
+    const struct save_partial partial = {path, j ? journal_bytes(j) : 0};
+    int rc = go_on(f) || write_config(f, folder) ? -1 : 0;
     if (rc == 0 && f->opt->extras)
-        rc = f->opt->extras(f->opt->arg, folder, f->w, f->err, f->errlen);
+        rc = f->opt->extras(f->opt->arg, folder, source_of(f), f->err, f->errlen);
     if (rc == 0)
-        rc = weights_save_safetensors_parts(path, f->tensor, f->n_entries, write_entry, f, f->err, f->errlen);
+        rc = weights_save_safetensors_parts(path, f->tensor, f->n_entries, write_entry, f,
+                                            j ? &partial : NULL, f->err, f->errlen);
+    if (rc && j && !f->calibrate && f->begin > journal_bytes(j))
+        (void)journal_keep(j, f->begin, -1, NULL, 0, NULL, 0); /* else what was kept before counts */
     return rc;
+}
+
+/* The names are those that the source's config.json goes with: of two Hugging Face architectures with one
+ * GGUF name, its. */
+static int take_names(struct folder *f)
+{
+    struct config c;
+    if (!f->opt->source)
+        return 0;
+    if (config_read(&c, f->opt->source, f->err, f->errlen))
+        return -1;
+    f->config.arch = c.arch;
+    return 0;
 }
 
 /* Removes a folder that holds only files. */
@@ -657,30 +718,42 @@ static void remove_folder(const char *folder)
     (void)rmdir(folder);
 }
 
+/* Makes it in the journal's folder, or one of its own, which then gets the output's name. */
+static int write_folder(struct folder *f)
+{
+    struct journal *j = f->opt->journal;
+    char *temporary = NULL;
+    if (!j && (asprintf(&temporary, "%s.%ld.tmp", f->path, (long)getpid()) < 0 || mkdir(temporary, 0777))) {
+        free(temporary);
+        return err_set(f->err, f->errlen, "%s: cannot create it: %s", f->path, strerror(errno));
+    }
+    const char *folder = j ? journal_folder(j) : temporary;
+    int rc = fill_folder(f, folder);
+    if (rc == 0 && rename(folder, f->path))
+        rc = err_set(f->err, f->errlen, "%s: cannot rename the finished folder to it: %s", f->path,
+                     strerror(errno));
+    if (rc == 0 && j)
+        journal_finish(j);
+    if (rc && !j)
+        remove_folder(temporary);
+    free(temporary);
+    return rc;
+}
+
 int gptq_folder_write(const char *path, struct weights *w, const struct gptq_folder_options *opt, char *err,
                       size_t errlen)
 {
     struct folder f = {.w = w, .opt = opt, .calibrated = -1, .path = path, .err = err, .errlen = errlen};
-    char *temporary = NULL;
     int rc = config_read(&f.config, w, err, errlen) ||
                      bind_tensors(&f.binding, &f.n_bindings, w, &f.config, QTYPE_F32, err, errlen) ||
-                     add_layers(&f) || add_entries(&f) || open_calibration(&f)
+                     take_names(&f) || add_layers(&f) || add_entries(&f) || open_calibration(&f)
                  ? -1
                  : 0;
     if (rc == 0 && rmdir(path) && errno != ENOENT)
         rc = err_set(err, errlen, "%s: cannot be made: %s", path,
                      strerror(errno == ENOTEMPTY ? EEXIST : errno));
-    if (rc == 0 && (asprintf(&temporary, "%s.%ld.tmp", path, (long)getpid()) < 0 || mkdir(temporary, 0777)))
-        rc = err_set(err, errlen, "%s: cannot create it: %s", path, strerror(errno));
-    else if (rc == 0) {
-        rc = fill_folder(&f, temporary);
-        if (rc == 0 && rename(temporary, path))
-            rc = err_set(err, errlen, "%s: cannot rename the finished folder to it: %s", path,
-                         strerror(errno));
-        if (rc)
-            remove_folder(temporary);
-    }
-    free(temporary);
+    if (rc == 0)
+        rc = write_folder(&f);
     close_calibration(&f);
     for (size_t i = 0; i < f.n_entries; i++)
         free((char *)f.tensor[i].name);

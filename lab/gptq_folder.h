@@ -30,8 +30,10 @@ gptq_folder_bits(const struct gptq_folder_type *t); /* per weight, with scales a
 
 struct gptq_folder_options {
     const struct gptq_folder_type *type;
+    const struct weights *source; /* what w was made of: whose config.json and tokenizer it gets; NULL: w */
     const struct importance *importance;
     const struct calibration *calibration; /* NULL: every matrix by itself */
+    struct journal *journal;               /* begun; its folder becomes the output. NULL: nothing is kept */
     int n_threads;
     quantize_progress *progress; /* of its steps only the name is known */
     /* Writes what else belongs into the folder: the tokenizer. NULL: nothing. */

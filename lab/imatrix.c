@@ -384,8 +384,12 @@ int imatrix_write(const struct imatrix *im, const char *path, int64_t chunk_size
             {"imatrix.chunk_count", META_U32, META_U32, 1, &chunks, NULL},
             {"imatrix.chunk_size", META_U32, META_U32, 1, &size, NULL},
         };
-        const struct save_gguf g = {meta,     to.tensor,    sizeof meta / sizeof meta[0],
-                                    2 * to.n, write_tensor, &to};
+        const struct save_gguf g = {.meta = meta,
+                                    .tensor = to.tensor,
+                                    .n_meta = sizeof meta / sizeof meta[0],
+                                    .n_tensors = 2 * to.n,
+                                    .write = write_tensor,
+                                    .arg = &to};
         rc = weights_save_gguf(path, &g, err, errlen);
     }
     for (size_t i = 0; to.name && i < 2 * im->n; i++)

@@ -133,7 +133,7 @@ int logits_writer_open(struct logits_writer **out, const char *path, const struc
     struct logits_writer *to = malloc(sizeof *to);
     if (!to)
         return err_set(err, errlen, "out of memory");
-    if (save_open(&to->file, path, err, errlen)) {
+    if (save_open(&to->file, path, NULL, err, errlen)) {
         free(to);
         return -1;
     }

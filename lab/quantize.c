@@ -6,6 +6,7 @@
 #include "model/arch.h"
 #include "model/export.h"
 #include "quant/err.h"
+#include "weights/save.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -205,6 +206,8 @@ struct writing {
     const char *path;
     quantize_progress *progress;
     void *arg;
+    size_t next;        /* the first tensor that is neither written nor there from before */
+    uint64_t begin;     /* where it begins in the file */
     double done, total; /* elements */
     char *err;
     size_t errlen;
@@ -245,6 +248,13 @@ static void quantise_rows(struct fault *fault, const struct quantize *q, size_t 
         qtypes[s->to].quantise(dst + r * row_bytes, x + r * s->cols, mean, s->cols);
     }
     free(x);
+}
+
+/* Elements to be quantised. */
+
+static double work_of(const struct quantize_step *s)
+{
+    return s->copied ? 0 : (double)s->rows * (double)s->cols;
 }
 
 static bool report(struct writing *w, const struct quantize_step *s)
@@ -308,6 +318,46 @@ static int made_rows(struct writing *w, size_t i, const void **rows)
     return 0;
 }
 
+/* Layer `layer` is complete in front of tensor i. */
+static bool is_layer_complete(const struct writing *w, size_t i)
+{
+    for (size_t k = i; w->layer >= 0 && k < w->q->n; k++)
+        if (export_n_runs(w->q->export, k) && export_run(w->q->export, k, 0).layer == w->layer)
+            return false;
+    return true;
+}
+
+/* Tensor i comes next. What is complete is kept when that has been some time ago, and after every layer that
+ * a text has gone through. */
+static int keep(struct writing *w, size_t i, const struct save_file *f)
+{
+    struct journal *j = w->q->opt.journal;
+    for (; w->next < i; w->next++) /* they were not asked for */
+        w->done += work_of(&w->q->step[w->next]);
+    w->next = i + 1;
+    w->begin = i > 0 ? f->at : 0;
+    if (!j || w->begin <= journal_bytes(j) || !is_layer_complete(w, i))
+        return 0;
+    const bool moved = w->layer > journal_layer(j);
+    if (!moved && !journal_is_due(j))
+        return 0;
+    size_t n = 0;
+    const float *rows = moved ? calibrate_text_rows(w->calibrate, &n) : NULL;
+    return journal_keep(j, f->at, w->layer, rows, n, w->err, w->errlen);
+}
+
+/* Where an earlier run ended. */
+static int go_on(struct writing *w)
+{
+    const struct journal *j = w->q->opt.journal;
+    size_t n = 0;
+    if (!w->calibrate || !j || journal_layer(j) < 0)
+        return 0;
+    w->layer = journal_layer(j);
+    float *rows = calibrate_text_rows(w->calibrate, &n);
+    return rows ? journal_read_rows(j, rows, n, w->err, w->errlen) : 0;
+}
+
 static int open_calibrate(struct writing *w)
 {
     struct quantize *q = w->q;
@@ -323,7 +373,9 @@ static int open_calibrate(struct writing *w)
         if (s->copied)
             w->format[i].group = 0;
     }
-    return calibrate_open(&w->calibrate, q->w, q->export, w->format, q->opt.calibration, w->err, w->errlen);
+    if (calibrate_open(&w->calibrate, q->w, q->export, w->format, q->opt.calibration, w->err, w->errlen))
+        return -1;
+    return go_on(w);
 }
 
 static int write_tensor(void *arg, size_t i, struct save_file *f)
@@ -334,7 +386,7 @@ static int write_tensor(void *arg, size_t i, struct save_file *f)
     const int64_t row_bytes = qtype_bytes(s->to, s->cols);
     int64_t batch = BATCH / s->cols > 0 ? BATCH / s->cols : 1;
     batch = batch < s->rows ? batch : s->rows;
-    if (!report(w, s))
+    if (keep(w, i, f) || !report(w, s))
         return -1;
     const void *made;
     int rc = made_rows(w, i, &made);
@@ -386,11 +438,23 @@ int quantize_write(struct quantize *q, const char *path, const struct meta *meta
     all[n++] = (struct meta){
         .key = "general.quantization_version", .type = META_U32, .elem = META_U32, .n = 1, .data = &version};
     for (size_t i = 0; i < q->n; i++)
-        w.total += q->step[i].copied ? 0 : (double)q->step[i].rows * (double)q->step[i].cols;
-    const struct save_gguf g = {all, q->tensor, n, q->n, write_tensor, &w};
+        w.total += work_of(&q->step[i]);
+    struct journal *j = q->opt.journal;
+    const struct save_partial partial = {j ? journal_file_path(j) : NULL, j ? journal_bytes(j) : 0};
+    const struct save_gguf g = {.meta = all,
+                                .tensor = q->tensor,
+                                .n_meta = n,
+                                .n_tensors = q->n,
+                                .write = write_tensor,
+                                .arg = &w,
+                                .partial = j ? &partial : NULL};
     int rc = open_calibrate(&w);
     if (rc == 0)
         rc = weights_save_gguf(path, &g, err, errlen);
+    if (j && rc == 0)
+        journal_finish(j);
+    else if (j && !w.calibrate && w.begin > journal_bytes(j))
+        (void)journal_keep(j, w.begin, -1, NULL, 0, NULL, 0); /* else what was kept before counts */
     calibrate_close(w.calibrate);
     free(w.format);
     free(all);

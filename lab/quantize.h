@@ -4,6 +4,7 @@
 
 #include "lab/calibrate.h"
 #include "lab/importance.h"
+#include "lab/journal.h"
 #include "lab/mix.h"
 #include "model/model.h"
 
@@ -27,6 +28,7 @@ struct quantize_options {
     const struct calibration *calibration; /* NULL: every matrix by itself */
     const struct lora_option *lora;        /* adapters to be merged first */
     size_t n_lora;
+    struct journal *journal; /* begun; what of the file is written is kept there. NULL: nothing is */
     int n_threads;
     bool allow_nan; /* values that are not finite are quantised, to NaN */
 };
@@ -66,8 +68,9 @@ typedef bool quantize_progress(void *arg, const struct quantize_step *step, doub
 
 /* Writes the GGUF: these metadata, but for general.file_type and general.quantization_version, which are set,
  * and those of a split file, which go. Tensor by tensor: memory for a few MiB of rows per thread. −1 leaves
- * no file: what weights_save_gguf says; a value that is not finite, with its tensor, unless allow_nan; `err`
- * is empty where progress ended it. The file does not depend on the number of threads. */
+ * no file, but for what the journal keeps: what weights_save_gguf says; a value that is not finite, with its
+ * tensor, unless allow_nan; `err` is empty where progress ended it. The file does not depend on the number of
+ * threads. */
 int quantize_write(struct quantize *q, const char *path, const struct meta *meta, size_t n_meta,
                    quantize_progress *progress, void *arg, char *err, size_t errlen);
 

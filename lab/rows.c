@@ -1,5 +1,8 @@
 #include "lab/rows.h"
 
+#include "quant/err.h"
+
+#include <inttypes.h>
 #include <math.h>
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -105,4 +108,14 @@ int rows_quantise_hqq(const struct rows_format *f, void *dst, const float *w, co
         free(got);
     }
     return failed ? -1 : 0;
+}
+
+int rows_check_finite(const float *x, int64_t row0, int64_t rows, int64_t cols, const char *file,
+                      const char *tensor, char *err, size_t errlen)
+{
+    for (int64_t i = 0; i < rows * cols; i++)
+        if (!isfinite(x[i]))
+            return err_set(err, errlen, "%s: tensor '%s' holds %s in row %" PRId64 ", column %" PRId64, file,
+                           tensor, isnan(x[i]) ? "NaN" : "an infinite value", row0 + i / cols, i % cols);
+    return 0;
 }

@@ -27,4 +27,9 @@ int rows_quantise(const struct rows_format *f, void *dst, const float *w, const 
 int rows_quantise_hqq(const struct rows_format *f, void *dst, const float *w, const float *importance,
                       int64_t rows, int64_t cols, int n_threads);
 
+/* 0, or −1 and a line that names file, tensor, row and column of the first value that is not finite. x
+ * (rows, cols): the tensor's rows from row0 on. */
+int rows_check_finite(const float *x, int64_t row0, int64_t rows, int64_t cols, const char *file,
+                      const char *tensor, char *err, size_t errlen);
+
 #endif

@@ -73,7 +73,7 @@ static int write_file(struct save_file *f, const struct save_gguf *g)
         if (save_pad(f, ALIGNMENT))
             return -1;
         uint64_t begin = f->at, n = tensor_bytes(&g->tensor[i]);
-        if (g->write(g->arg, i, f))
+        if (!save_skip(f, n) && g->write(g->arg, i, f))
             return -1;
         if (f->at - begin != n)
             return err_set(f->err, f->errlen, "%s: tensor '%s' has %" PRIu64 " bytes, not %" PRIu64, f->path,
@@ -93,7 +93,7 @@ int weights_save_gguf(const char *path, const struct save_gguf *g, char *err, si
                            g->tensor[i].name, qtypes[g->tensor[i].type].name);
     }
     struct save_file f;
-    if (save_open(&f, path, err, errlen))
+    if (save_open(&f, path, g->partial, err, errlen))
         return -1;
     return save_close(&f, write_file(&f, g));
 }

@@ -65,7 +65,8 @@ static int write_file(struct save_file *f, const char *json, const struct save_t
         for (int d = 0; d < t[i].n_dims; d++)
             elements *= t[i].dims[d];
         const uint64_t begin = f->at, bytes = (uint64_t)qtype_bytes(t[i].type, elements);
-        if (bytes > 0 && (t[i].data ? save_write(f, t[i].data, bytes) : write(arg, i, f)))
+        if (!save_skip(f, bytes) && bytes > 0 &&
+            (t[i].data ? save_write(f, t[i].data, bytes) : write(arg, i, f)))
             return -1;
         if (f->at - begin != bytes)
             return err_set(f->err, f->errlen, "%s: tensor '%s' has %" PRIu64 " bytes, not %" PRIu64, f->path,
@@ -75,7 +76,8 @@ static int write_file(struct save_file *f, const char *json, const struct save_t
 }
 
 int weights_save_safetensors_parts(const char *path, const struct save_tensor *t, size_t n,
-                                   save_tensor_write *write, void *arg, char *err, size_t errlen)
+                                   save_tensor_write *write, void *arg, const struct save_partial *partial,
+                                   char *err, size_t errlen)
 {
     json_t *header = json_object();
     uint64_t at = 0;
@@ -87,7 +89,7 @@ int weights_save_safetensors_parts(const char *path, const struct save_tensor *t
     if (rc == 0 && !json)
         rc = err_set(err, errlen, "%s: out of memory", path);
     if (rc == 0)
-        rc = save_open(&f, path, err, errlen);
+        rc = save_open(&f, path, partial, err, errlen);
     if (rc == 0)
         rc = save_close(&f, write_file(&f, json, t, n, write, arg));
     free(json);
@@ -98,5 +100,5 @@ int weights_save_safetensors_parts(const char *path, const struct save_tensor *t
 int weights_save_safetensors(const char *path, const struct save_tensor *t, size_t n, char *err,
                              size_t errlen)
 {
-    return weights_save_safetensors_parts(path, t, n, NULL, NULL, err, errlen);
+    return weights_save_safetensors_parts(path, t, n, NULL, NULL, NULL, err, errlen);
 }

@@ -176,12 +176,20 @@ struct save_tensor {
 };
 int weights_save_safetensors(const char *path, const struct save_tensor *t, size_t n, char *err,
                              size_t errlen);
+/* A file that takes long to write, instead of the temporary name: it grows under this one, which stays when
+ * writing ends early. The first `kept` bytes are there from such a time; tensors that lie within them are not
+ * asked for again, everything else in them is compared with what would be written. */
+struct save_partial {
+    const char *path;
+    uint64_t kept;
+};
 /* The same where some have no data: `write` hands the bytes of tensor i to weights_save_part, as for a GGUF.
  */
 struct save_file;
 typedef int save_tensor_write(void *arg, size_t i, struct save_file *f);
 int weights_save_safetensors_parts(const char *path, const struct save_tensor *t, size_t n,
-                                   save_tensor_write *write, void *arg, char *err, size_t errlen);
+                                   save_tensor_write *write, void *arg, const struct save_partial *partial,
+                                   char *err, size_t errlen); /* partial NULL: none */
 
 /* Writes a GGUF v3 file, likewise. Tensors come one after the other from `write`, which hands the bytes of
  * tensor i (rows dense, dims[0] fastest) to weights_save_part in as many parts as it likes; −1 ends it. */
@@ -197,6 +205,7 @@ struct save_gguf {
     size_t n_meta, n_tensors;
     save_tensor_write *write;
     void *arg;
+    const struct save_partial *partial; /* NULL: none */
 };
 int weights_save_gguf(const char *path, const struct save_gguf *g, char *err, size_t errlen);
 int weights_save_part(struct save_file *f, const void *data, uint64_t n);

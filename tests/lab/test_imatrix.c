@@ -225,7 +225,8 @@ START_TEST(sums_and_counts_go_together)
     };
     set_path();
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
-        const struct save_gguf g = {NULL, cases[i], 0, 2, write_part, (void *)cases[i]};
+        const struct save_gguf g = {
+            .tensor = cases[i], .n_tensors = 2, .write = write_part, .arg = (void *)cases[i]};
         struct imatrix *im = imatrix_new();
         ck_assert_msg(weights_save_gguf(path, &g, err, sizeof err) == 0, "%s", err);
         ck_assert_int_eq(imatrix_read(im, path, 512, err, sizeof err), -1);
