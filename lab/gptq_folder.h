@@ -35,6 +35,7 @@ struct gptq_folder_options {
     const struct calibration *calibration; /* NULL: every matrix by itself */
     struct journal *journal;               /* begun; its folder becomes the output. NULL: nothing is kept */
     int n_threads;
+    bool allow_nan; /* values that are not finite are quantised by themselves, not with a calibration text */
     quantize_progress *progress; /* of its steps only the name is known */
     /* Writes what else belongs into the folder: the tokenizer. NULL: nothing. */
     int (*extras)(void *arg, const char *folder, const struct weights *w, char *err, size_t errlen);

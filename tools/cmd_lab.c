@@ -83,6 +83,17 @@ static bool is_folder_type(const char *type)
     return strncasecmp(type, "int", 3) == 0;
 }
 
+/* What is there of a model that could not be made. A run that was interrupted goes on with it. */
+static void drop_part(const struct lab_command *c)
+{
+    char *part;
+    lab_remove(c->cell_path);
+    if (tool_interrupts() == 0 && asprintf(&part, "%s.part", c->cell_path) >= 0) {
+        lab_remove(part);
+        free(part);
+    }
+}
+
 /* The quantised model of a cell, unless the last one is the same. */
 static int make_cell(struct lab_command *c, const char *type, const char *method, char *err, size_t errlen)
 {
@@ -100,7 +111,7 @@ static int make_cell(struct lab_command *c, const char *type, const char *method
         return err_set(err, errlen, "method %s needs --calib TEXT", method);
     if (weighed && make_imatrix(c, err, errlen))
         return -1;
-    struct args a = {{"quantize", c->model, c->cell_path, type}, 4};
+    struct args a = {{"quantize", c->model, c->cell_path, type, "--resume"}, 5};
     add_option(&a, "--method", method);
     add_option(&a, "--imatrix", weighed ? c->imatrix : NULL);
     add_option(&a, "--calib", calibrated ? c->calib : NULL);
@@ -109,7 +120,7 @@ static int make_cell(struct lab_command *c, const char *type, const char *method
     lab_remove(c->cell_path);
     const double begin = machine_seconds();
     if (lab_run(a.v, NULL, err, errlen) != 0) {
-        lab_remove(c->cell_path);
+        drop_part(c);
         return -1;
     }
     c->cell_seconds = machine_seconds() - begin;
