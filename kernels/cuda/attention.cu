@@ -8,8 +8,9 @@
  *     split    through one page, whose results are put into scratch, and a second kernel merges: few tokens.
  *
  * A thread has one position's score of several rows, then one channel's output of all rows, so that every
- * sum runs in one thread and keys and values are read once for all heads of the group. */
-#include "kernels/cuda/kv.cuh"
+ * sum runs in one thread and keys and values are read once for all heads of the group. Without --exact prompts
+ * are attention_half.cu's. */
+#include "kernels/cuda/attention.cuh"
 #include "kernels/cuda/rows.cuh"
 
 enum {
@@ -18,31 +19,6 @@ enum {
     ROWS_MAX = HALF_WARPS,
     MERGE_THREADS = 128,
 };
-
-struct attend_args {
-    float *out;
-    const float *q;
-    int n_tokens, n_heads, n_kv_heads, group, head_dim, unused;
-    float scale, softcap;
-    const struct device_slot *slot;
-    const uint8_t *k_pages, *v_pages;
-    int64_t k_head_bytes, v_head_bytes;
-    int type_k, type_v;
-    /* split: of (KV head, row), page by page */
-    float *part_o, *part_m, *part_l;
-    int64_t n_pages;
-};
-
-DEVICE int64_t first_page(const struct device_slot &s)
-{
-    return s.begin / KV_PAGE;
-}
-
-/* One past the last; none are seen: the first. */
-DEVICE int64_t end_page(const struct device_slot &s)
-{
-    return s.begin < s.end ? (s.end - 1) / KV_PAGE + 1 : first_page(s);
-}
 
 /* Shared memory of a block of threads. */
 struct attend_memory {
@@ -70,11 +46,6 @@ DEVICE struct attend_memory attend_memory_at(uint8_t *p, int rows, int head_dim)
     m.begin = (int *)(void *)(m.new_factor + rows);
     m.end = m.begin + rows;
     return m;
-}
-
-DEVICE int64_t row_at(const struct attend_args &a, int kv_head, int row)
-{
-    return ((int64_t)(row / a.group) * a.n_heads + kv_head * a.group + row % a.group) * a.head_dim;
 }
 
 /* Queries of n rows, as floats or quantised. */
@@ -326,25 +297,6 @@ template <int R> DEVICE void attend_page(const struct attend_memory &mem, const 
     }
 }
 
-/* Rows from row0 on, at most R and below end, that read the same sequence: how many, and the pages any sees. */
-DEVICE int run_at(const struct attend_args &a, int row0, int end, int64_t *page_begin, int64_t *page_end)
-{
-    const int32_t *pages = a.slot[row0 / a.group].pages;
-    *page_begin = INT64_MAX;
-    *page_end = 0;
-    int row = row0;
-    for (; row < end; row++) {
-        const struct device_slot s = a.slot[row / a.group];
-        if (s.pages != pages)
-            break;
-        if (s.begin < s.end) {
-            *page_begin = first_page(s) < *page_begin ? first_page(s) : *page_begin;
-            *page_end = end_page(s) > *page_end ? end_page(s) : *page_end;
-        }
-    }
-    return row - row0;
-}
-
 template <int R> __global__ void __launch_bounds__(THREADS, 4) attend_whole(struct attend_args a)
 {
     SHARED_MEMORY(memory);
@@ -353,8 +305,9 @@ template <int R> __global__ void __launch_bounds__(THREADS, 4) attend_whole(stru
     /* later rows of a prompt see more, so they come first */
     const int first_row = (int)(gridDim.x - 1 - blockIdx.x) * R, end = first_row + R < n_rows ? first_row + R : n_rows;
     for (int row = first_row, n; row < end; row += n) {
-        int64_t page_begin, page_end;
-        n = run_at(a, row, end, &page_begin, &page_end);
+        int64_t least, most;
+        n = run_at(a, row, end, &least, &most);
+        const int64_t page_begin = least / KV_PAGE, page_end = (most + KV_PAGE - 1) / KV_PAGE;
         sync_block();
         load_queries(mem, a, kv_head, row, n);
         const int32_t *pages = a.slot[row / a.group].pages;
@@ -379,8 +332,9 @@ template <int R> __global__ void __launch_bounds__(THREADS, 4) attend_split(stru
     const int first_row = (int)blockIdx.y * R, end = first_row + R < n_rows ? first_row + R : n_rows;
     const int64_t page = blockIdx.x;
     for (int row = first_row, n; row < end; row += n) {
-        int64_t page_begin, page_end;
-        n = run_at(a, row, end, &page_begin, &page_end);
+        int64_t least, most;
+        n = run_at(a, row, end, &least, &most);
+        const int64_t page_begin = least / KV_PAGE, page_end = (most + KV_PAGE - 1) / KV_PAGE;
         if (page < page_begin || page >= page_end)
             continue;
         sync_block();
@@ -506,6 +460,8 @@ void cuda_attention(struct worker *w, const struct attention_args *args)
         pages = n > pages ? n : pages;
     }
     pages = cuda_slice_pages > pages ? cuda_slice_pages : pages;
+    if (!cuda.exact && cuda_attention_half(&a, args))
+        return;
     /* Tokens of one sequence after another share pages; those of different sequences share nothing, so rows
      * beyond a token's own are of no use. */
     const bool same = args->n_tokens > 1 && args->slot[0].pages == args->slot[1].pages;
