@@ -20,6 +20,29 @@ static enum path path_of(const struct linear_args *a, const struct packed *w)
     return a->compute == COMPUTE_FAST && !cuda.exact && cuda_half_takes(w, a->n_tokens) ? PATH_HALF : PATH_FLOAT;
 }
 
+enum { ADD_THREADS = 256 };
+
+/* Sums of splits, in the order of the columns, whichever block was done first. */
+__global__ void __launch_bounds__(ADD_THREADS) add_splits(struct linear_work a)
+{
+    const int64_t n_rows = rows_of(a), n = n_rows * a.n_tokens, i = (int64_t)blockIdx.x * ADD_THREADS + threadIdx.x;
+    if (i >= n)
+        return;
+    float y = a.partial[i];
+    for (int64_t s = 1; s < a.n_splits; s++)
+        y += a.partial[s * n + i];
+    int64_t row = i % n_rows;
+    int part = 0;
+    while (row >= a.part[part].w.rows)
+        row -= a.part[part++].w.rows;
+    store_sum(a.part[part], i / n_rows, row, y);
+}
+
+static void add_all_splits(const struct linear_work *a)
+{
+    launch(add_splits, dim3(blocks_for(rows_of(*a) * a->n_tokens, ADD_THREADS)), ADD_THREADS, 0, *a);
+}
+
 static void multiply(const struct linear_work *work, enum path path)
 {
     const bool few = work->n_tokens <= FEW_TOKENS;
@@ -34,7 +57,7 @@ static void multiply(const struct linear_work *work, enum path path)
     else
         cuda_linear_many_float(work);
     if (work->n_splits > 1)
-        cuda_add_splits(work);
+        add_all_splits(work);
 }
 
 struct product {
@@ -77,6 +100,8 @@ void cuda_linear(struct worker *worker, const struct linear_args *a)
         if (product[i].path == PATH_HALF) {
             half_bytes = cuda_half_bytes(a->n_tokens, cols);
             work->n_splits = cuda_half_splits(work);
+        } else if (product[i].path == PATH_INT8 && !cuda.exact) {
+            work->n_splits = cuda_many_splits(work);
         }
         const size_t bytes = sizeof(float) * (size_t)(work->n_splits * a->n_tokens * rows_of(*work));
         partial_bytes = work->n_splits > 1 && bytes > partial_bytes ? bytes : partial_bytes;

@@ -28,7 +28,7 @@ struct linear_work {
     const float *x;     /* … (n_tokens, cols), or … */
     const uint8_t *half; /* … what cuda_make_halves made of it */
     float *partial;      /* n_splits > 1: (n_splits, n_tokens, rows of all parts) */
-    int64_t n_splits;    /* over the columns, added up by cuda_add_splits; not exact */
+    int64_t n_splits;    /* over the columns, added up afterwards; not exact */
     struct device_grids grids;
 };
 
@@ -56,6 +56,62 @@ DEVICE void store_sum(const struct linear_target &p, int64_t token, int64_t row,
     if (p.bias)
         y += p.bias[row];
     *out = p.add ? *out + y : y;
+}
+
+/* ---- Many tokens: a block of threads has some tiles of one part ------------------------------------------- */
+
+/* The block's part, and its first tile there: blocks of rows do not reach from one part into the next. */
+DEVICE const struct linear_target &part_of(const struct linear_work &a, int block, int tiles, int *tile0)
+{
+    int i = 0, n;
+    while (n = (a.part[i].w.n_tiles + tiles - 1) / tiles, i + 1 < a.n_parts && block >= n) {
+        i++;
+        block -= n;
+    }
+    *tile0 = block * tiles;
+    return a.part[i];
+}
+
+static inline int64_t row_blocks(const struct linear_work *a, int tiles)
+{
+    int64_t n = 0;
+    for (int i = 0; i < a->n_parts; i++)
+        n += blocks_for(a->part[i].w.n_tiles, tiles);
+    return n;
+}
+
+/* Where the sums of split blockIdx.z of the columns go, those of part p: row r of a token at row[r], the next token
+ * `stride` later. */
+struct split_place {
+    float *row;
+    int64_t stride;
+};
+
+DEVICE struct split_place split_place_of(const struct linear_work &a, const struct linear_target &p)
+{
+    const int64_t n_rows = rows_of(a);
+    float *row = a.partial + (int64_t)blockIdx.z * a.n_tokens * n_rows;
+    for (int i = 0; &a.part[i] != &p; i++)
+        row += a.part[i].w.rows;
+    return {row, n_rows};
+}
+
+DEVICE void store_split(const struct linear_work &a, const struct linear_target &p, const struct split_place &to,
+                        int64_t token, int64_t row, float y)
+{
+    if (a.n_splits > 1)
+        to.row[token * to.stride + row] = y;
+    else
+        store_sum(p, token, row, y);
+}
+
+/* Into how many parts sums are split, so that n_blocks blocks of threads become as many as run at once. */
+static inline int64_t splits_for(int64_t n_blocks, int per_sm, int64_t most)
+{
+    enum { LIMIT = 8 };
+    const int64_t want = (int64_t)per_sm * cuda.n_sms / n_blocks;
+    most = most < LIMIT ? most : (int64_t)LIMIT;
+    return want < 1 || most < 1 ? 1 : want < most ? want : most;
 }
 
 /* ---- Few tokens: half a warp has a chunk of 16 rows ------------------------------------------------------ */
@@ -95,18 +151,11 @@ DEVICE void few_store(const struct linear_work &a, int tile0, int tiles_at_once,
     }
 }
 
-/* Into how many parts sums are split, so that n_blocks blocks of threads become as many as run at once. */
-static inline int splits_for(int64_t n_blocks, int per_sm, int64_t most, int limit)
-{
-    const int64_t want = (int64_t)per_sm * cuda.n_sms / n_blocks;
-    most = most < limit ? most : limit;
-    return want < 1 || most < 1 ? 1 : want < most ? (int)want : (int)most;
-}
-
 /* ---- The kernels' launches -------------------------------------------------------------------------------- */
 
 void cuda_linear_few_float(const struct linear_work *a);  /* F32, F16, BF16 */
 void cuda_linear_many(const struct linear_work *a);       /* quantised weights and activations */
+int64_t cuda_many_splits(const struct linear_work *a);    /* for cuda_linear_many; not exact if more than one */
 void cuda_linear_many_float(const struct linear_work *a); /* all types, activations in float */
 
 /* F16 and BF16 on the tensor cores, not exact (linear_half.cu): the input as half floats, (n_tokens, cols), in so
@@ -114,8 +163,7 @@ void cuda_linear_many_float(const struct linear_work *a); /* all types, activati
 size_t cuda_half_bytes(int n_tokens, int64_t cols);
 void cuda_make_halves(void *dst, const float *x, int n_tokens, int64_t cols);
 bool cuda_half_takes(const struct packed *w, int n_tokens);
-int cuda_half_splits(const struct linear_work *a);
+int64_t cuda_half_splits(const struct linear_work *a);
 void cuda_linear_half(const struct linear_work *a);
-void cuda_add_splits(const struct linear_work *a);
 
 #endif

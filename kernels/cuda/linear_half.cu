@@ -20,7 +20,6 @@ enum {
     TILE_STEP = 2 * STEP * TILE_ROWS, /* bytes of a tile in a step */
     STEP_PIECES = TILE_STEP / 16,
     MAKE_THREADS = 128,
-    ADD_THREADS = 256,
 };
 
 static inline __host__ __device__ int64_t n_steps_of(int64_t cols)
@@ -109,19 +108,6 @@ DEVICE uint32_t halves_of_bfloats(uint32_t p)
     return half_pair(bits_float(p << 16), bits_float(p & 0xffff0000u));
 }
 
-/* The block's part, and its first tile there: blocks of rows do not reach from one part into the next. */
-DEVICE const struct linear_target &part_of(const struct linear_work &a, int block, int tiles, int *tile0, int64_t *row0)
-{
-    int i = 0, n;
-    *row0 = 0;
-    while (n = (a.part[i].w.n_tiles + tiles - 1) / tiles, i + 1 < a.n_parts && block >= n) {
-        *row0 += a.part[i++].w.rows;
-        block -= n;
-    }
-    *tile0 = block * tiles;
-    return a.part[i];
-}
-
 template <typename SHAPE>
 DEVICE void copy_step(uint8_t *stage, const struct linear_work &a, const struct device_matrix &w, int tile0, int token0,
                       int64_t step)
@@ -155,8 +141,7 @@ __global__ void __launch_bounds__(SHAPE::N_THREADS, SHAPE::BLOCKS_PER_SM) linear
     const int warp_row = warp % SHAPE::N_ROW_WARPS * M, warp_token = warp / SHAPE::N_ROW_WARPS * N;
     const int token0 = (int)blockIdx.x * SHAPE::TOKENS; /* neighbours share weights */
     int tile0;
-    int64_t row_base;
-    const struct linear_target &p = part_of(a, (int)blockIdx.y, SHAPE::ROWS, &tile0, &row_base);
+    const struct linear_target &p = part_of(a, (int)blockIdx.y, SHAPE::ROWS, &tile0);
     const int64_t n_steps = n_steps_of(p.w.cols);
     const int64_t begin = n_steps * blockIdx.z / a.n_splits, end = n_steps * (blockIdx.z + 1) / a.n_splits;
     float sum[M][2 * N][4];
@@ -204,7 +189,7 @@ __global__ void __launch_bounds__(SHAPE::N_THREADS, SHAPE::BLOCKS_PER_SM) linear
     }
     copy_wait<0>();
     const float *factor = (const float *)(const void *)(a.half + (a.n_tokens + TILE_ROWS - 1) / TILE_ROWS * n_steps * TILE_STEP);
-    const int64_t all_rows = a.n_splits > 1 ? rows_of(a) : 0;
+    const struct split_place to = split_place_of(a, p);
 #pragma unroll
     for (int n = 0; n < 2 * N; n++)
 #pragma unroll
@@ -219,12 +204,8 @@ __global__ void __launch_bounds__(SHAPE::N_THREADS, SHAPE::BLOCKS_PER_SM) linear
                 for (int r = 0; r < 2; r++) {
                     const int64_t row = (int64_t)(tile0 + warp_row + m) * TILE_ROWS + lane / 4 + 8 * r;
                     const float y = sum[m][n][2 * r + h] * f;
-                    if (row >= p.w.rows)
-                        continue;
-                    if (a.n_splits > 1)
-                        a.partial[((int64_t)blockIdx.z * a.n_tokens + token) * all_rows + row_base + row] = y;
-                    else
-                        store_sum(p, token, row, y);
+                    if (row < p.w.rows)
+                        store_split(a, p, to, token, row, y);
                 }
         }
 }
@@ -234,14 +215,6 @@ __global__ void __launch_bounds__(SHAPE::N_THREADS, SHAPE::BLOCKS_PER_SM) linear
 bool cuda_half_takes(const struct packed *w, int n_tokens)
 {
     return n_tokens > FEW_TOKENS && (w->type == QTYPE_F16 || w->type == QTYPE_BF16) && w->cols % PIECE == 0;
-}
-
-template <typename SHAPE> static int64_t row_blocks(const struct linear_work *a)
-{
-    int64_t n = 0;
-    for (int i = 0; i < a->n_parts; i++)
-        n += blocks_for(a->part[i].w.n_tiles, SHAPE::ROWS);
-    return n;
 }
 
 template <typename SHAPE> static int64_t token_blocks(const struct linear_work *a)
@@ -256,17 +229,17 @@ static bool is_small(const struct linear_work *a)
 
 /* Up to 64 tokens reading the weights is the work: enough blocks to keep all of the memory busy, of 512 columns at
  * least, which are more bytes than the sums that are put down for them. */
-int cuda_half_splits(const struct linear_work *a)
+int64_t cuda_half_splits(const struct linear_work *a)
 {
-    enum { MOST = 8, LEAST_STEPS = 16 };
-    return is_small(a) ? splits_for(row_blocks<small_shape>(a), small_shape::BLOCKS_PER_SM,
-                                    n_steps_of(a->part[0].w.cols) / LEAST_STEPS, MOST)
+    enum { LEAST_STEPS = 16 };
+    return is_small(a) ? splits_for(row_blocks(a, small_shape::ROWS), small_shape::BLOCKS_PER_SM,
+                                    n_steps_of(a->part[0].w.cols) / LEAST_STEPS)
                        : 1;
 }
 
 template <int TYPE, typename SHAPE> static void launch_half(const struct linear_work *a)
 {
-    const dim3 grid((unsigned)token_blocks<SHAPE>(a), (unsigned)row_blocks<SHAPE>(a), (unsigned)a->n_splits);
+    const dim3 grid((unsigned)token_blocks<SHAPE>(a), (unsigned)row_blocks(a, SHAPE::ROWS), (unsigned)a->n_splits);
     launch(linear_half<TYPE, SHAPE>, grid, SHAPE::N_THREADS, (size_t)SHAPE::N_STAGES * SHAPE::STAGE, *a);
 }
 
@@ -275,7 +248,7 @@ template <int TYPE> static void launch_type(const struct linear_work *a)
     /* the large shape needs less of the shared memory's speed, where there are enough of its blocks */
     if (is_small(a))
         launch_half<TYPE, small_shape>(a);
-    else if (row_blocks<large_shape>(a) * token_blocks<large_shape>(a) < 2 * cuda.n_sms)
+    else if (row_blocks(a, large_shape::ROWS) * token_blocks<large_shape>(a) < 2 * cuda.n_sms)
         launch_half<TYPE, medium_shape>(a);
     else
         launch_half<TYPE, large_shape>(a);
@@ -287,27 +260,4 @@ void cuda_linear_half(const struct linear_work *a)
         launch_type<QTYPE_F16>(a);
     else
         launch_type<QTYPE_BF16>(a);
-}
-
-/* ---- Sums of splits ------------------------------------------------------------------------------------------ */
-
-/* In the order of the columns, whichever block was done first. */
-__global__ void __launch_bounds__(ADD_THREADS) add_splits(struct linear_work a)
-{
-    const int64_t n_rows = rows_of(a), n = n_rows * a.n_tokens, i = (int64_t)blockIdx.x * ADD_THREADS + threadIdx.x;
-    if (i >= n)
-        return;
-    float y = a.partial[i];
-    for (int64_t s = 1; s < a.n_splits; s++)
-        y += a.partial[s * n + i];
-    int64_t row = i % n_rows;
-    int part = 0;
-    while (row >= a.part[part].w.rows)
-        row -= a.part[part++].w.rows;
-    store_sum(a.part[part], i / n_rows, row, y);
-}
-
-void cuda_add_splits(const struct linear_work *a)
-{
-    launch(add_splits, dim3(blocks_for(rows_of(*a) * a->n_tokens, ADD_THREADS)), ADD_THREADS, 0, *a);
 }

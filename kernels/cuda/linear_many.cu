@@ -3,13 +3,15 @@
  *
  * A block of threads has 64 rows (four tiles) and 64 tokens. A chunk of 256 columns at a time is decoded to
  * signed bytes in shared memory, with the scales beside them; eight warps, four by two, have 16 rows and 32
- * tokens each. */
+ * tokens each. Without --exact, and for up to 64 tokens, blocks may share a row's chunks; what each has summed is
+ * then added up. */
 #include "kernels/cuda/linear.cuh"
 
 enum {
     THREADS = 256,
     ROWS = 64,
     TOKENS = 64,
+    BLOCKS_PER_SM = 2,
     WARP_TOKENS = 32,
     FRAGMENTS = WARP_TOKENS / 8,
     W_STRIDE = CHUNK_LEN + 16, /* bytes: rows in different banks */
@@ -239,20 +241,24 @@ template <int KIND> DEVICE void stage_any(const staged_chunk<KIND> &c, const str
     }
 }
 
-template <int KIND> __global__ void __launch_bounds__(THREADS, 2) linear_many(struct linear_work a)
+template <int KIND> __global__ void __launch_bounds__(THREADS, BLOCKS_PER_SM) linear_many(struct linear_work a)
 {
     SHARED_MEMORY(memory);
     const staged_chunk<KIND> c(memory);
-    const struct linear_target &p = a.part[0];
     const int warp = (int)threadIdx.x / WARP, row0 = warp % 4 * TILE_ROWS, col0 = warp / 4 * WARP_TOKENS;
-    const int tile0 = (int)blockIdx.x * (ROWS / TILE_ROWS), token0 = (int)blockIdx.y * TOKENS;
+    const int token0 = (int)blockIdx.y * TOKENS;
+    int tile0;
+    const struct linear_target &p = part_of(a, (int)blockIdx.x, ROWS / TILE_ROWS, &tile0);
+    const int n_chunks = (int)((p.w.cols + CHUNK_LEN - 1) / CHUNK_LEN), split = (int)blockIdx.z;
+    const int end = n_chunks * (split + 1) / (int)a.n_splits;
     struct warp_sums s;
 #pragma unroll
     for (int n = 0; n < FRAGMENTS; n++)
 #pragma unroll
         for (int i = 0; i < 4; i++)
             s.acc[n][i] = s.mins[n][i] = s.total[n][i] = 0;
-    for (int64_t col = 0; col < p.w.cols; col += CHUNK_LEN) {
+    for (int chunk = n_chunks * split / (int)a.n_splits; chunk < end; chunk++) {
+        const int64_t col = (int64_t)chunk * CHUNK_LEN;
         const int n_blocks = chunk_columns(p.w, col) / ACT_LEN;
         stage_any<KIND>(c, p.w, tile0, col, a.grids);
         stage_acts(c.act, a, p.w.cols, token0, col, n_blocks);
@@ -263,6 +269,7 @@ template <int KIND> __global__ void __launch_bounds__(THREADS, 2) linear_many(st
         sync_block();
     }
     const int lane = (int)threadIdx.x % WARP, g = lane / 4, t = lane % 4;
+    const struct split_place to = split_place_of(a, p);
 #pragma unroll
     for (int n = 0; n < FRAGMENTS; n++)
 #pragma unroll
@@ -270,19 +277,25 @@ template <int KIND> __global__ void __launch_bounds__(THREADS, 2) linear_many(st
             const int64_t row = (int64_t)tile0 * TILE_ROWS + row0 + g + i / 2 * 8;
             const int token = token0 + col0 + 8 * n + 2 * t + i % 2;
             if (row < p.w.rows && token < a.n_tokens)
-                store_sum(p, token, row, s.total[n][i]);
+                store_split(a, p, to, token, row, s.total[n][i]);
         }
+}
+
+/* Up to 64 tokens reading the weights is the work: enough blocks to keep all of the memory busy, of 1,024 columns at
+ * least, which are more bytes than the sums that are put down for them. */
+int64_t cuda_many_splits(const struct linear_work *a)
+{
+    enum { LEAST_CHUNKS = 4 };
+    if (a->n_tokens <= FEW_TOKENS || a->n_tokens > TOKENS)
+        return 1;
+    const int64_t n_chunks = (a->part[0].w.cols + CHUNK_LEN - 1) / CHUNK_LEN;
+    return splits_for(row_blocks(a, ROWS / TILE_ROWS), BLOCKS_PER_SM, n_chunks / LEAST_CHUNKS);
 }
 
 template <int KIND> static void launch_many(const struct linear_work *a)
 {
-    struct linear_work one = *a;
-    for (int i = 0; i < a->n_parts; i++) {
-        one.part[0] = a->part[i];
-        one.n_parts = 1;
-        const dim3 grid(blocks_for(a->part[i].w.n_tiles, ROWS / TILE_ROWS), blocks_for(a->n_tokens, TOKENS));
-        launch(linear_many<KIND>, grid, THREADS, staged_chunk<KIND>::BYTES, one);
-    }
+    const dim3 grid((unsigned)row_blocks(a, ROWS / TILE_ROWS), blocks_for(a->n_tokens, TOKENS), (unsigned)a->n_splits);
+    launch(linear_many<KIND>, grid, THREADS, staged_chunk<KIND>::BYTES, *a);
 }
 
 void cuda_linear_many(const struct linear_work *a)
