@@ -6,6 +6,7 @@
 #include "tools/options.h"
 
 #include <jansson.h>
+#include <stdio.h>
 
 /* ---- tools/lab_grid.c ------------------------------------------------------------------------- */
 
@@ -77,5 +78,22 @@ char *lab_plot_svg(const struct lab_plot *p);
 /* A matrix of values (rows, cols) as colours. */
 char *lab_heat_svg(const char *title, size_t rows, size_t cols, const double *value,
                    const char *const *row_name, const char *const *col_name);
+
+/* A script for gnuplot that begins with a picture of this size, into f; the picture (closes f; NULL: as
+ * above); a text in quotes; colours that all eyes tell apart, again and again. */
+void lab_svg_begin(FILE *f, const char *title, int width, int height);
+char *lab_svg_end(FILE *f);
+void lab_put_quoted(FILE *f, const char *s);
+const char *lab_colour(size_t i);
+
+/* ---- tools/lab_errors.c ------------------------------------------------------------------------ */
+
+/* lab/errors.h of a quantised model against the one it was made of: an array of {name, n, rms, max, bins};
+ * NULL: an error, or interrupted. */
+json_t *lab_errors(const char *model, const char *made, int n_threads, char *err, size_t errlen);
+/* Histograms of such cells ("errors"): a panel per role of matrix, a line per cell; or of one, a line of
+ * colours per layer. SVG as above. */
+char *lab_errors_svg(const json_t *const *cell, const char *const *name, size_t n);
+char *lab_layer_errors_svg(const json_t *cell);
 
 #endif

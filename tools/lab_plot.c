@@ -18,7 +18,7 @@ static const char *const colours[] = {"#0072b2", "#d55e00", "#009e73", "#cc79a7"
 enum { N_COLOURS = sizeof colours / sizeof colours[0] };
 
 /* A text in double quotes. */
-static void put_quoted(FILE *f, const char *s)
+void lab_put_quoted(FILE *f, const char *s)
 {
     (void)fputc('"', f);
     for (; *s; s++) {
@@ -66,15 +66,27 @@ static char *draw(FILE *script)
     return text;
 }
 
-static void begin_script(FILE *f, const char *title, int width, int height)
+void lab_svg_begin(FILE *f, const char *title, int width, int height)
 {
     static int count; /* names of clip paths and the like differ between the pictures of one page */
     (void)fprintf(f,
                   "set terminal svg size %d,%d fixed font 'sans-serif,13' background 'white' name 'p%d'\n"
                   "set encoding utf8\nset termoption noenhanced\nset title ",
                   width, height, ++count);
-    put_quoted(f, title);
+    lab_put_quoted(f, title);
     (void)fputs("\n", f);
+}
+
+char *lab_svg_end(FILE *f)
+{
+    char *svg = draw(f);
+    (void)fclose(f);
+    return svg;
+}
+
+const char *lab_colour(size_t i)
+{
+    return colours[i % N_COLOURS];
 }
 
 char *lab_plot_svg(const struct lab_plot *p)
@@ -82,11 +94,11 @@ char *lab_plot_svg(const struct lab_plot *p)
     FILE *f = tmpfile();
     if (!f)
         return NULL;
-    begin_script(f, p->title, 860, 460);
+    lab_svg_begin(f, p->title, 860, 460);
     (void)fputs("set xlabel ", f);
-    put_quoted(f, p->x_title);
+    lab_put_quoted(f, p->x_title);
     (void)fputs("\nset ylabel ", f);
-    put_quoted(f, p->y_title);
+    lab_put_quoted(f, p->y_title);
     (void)fprintf(f,
                   "\nset grid lc rgb '#dddddd'\nset key outside right top\n%s%sset offsets graph 0.05, "
                   "graph 0.05, graph 0.1, 0\n",
@@ -95,7 +107,7 @@ char *lab_plot_svg(const struct lab_plot *p)
         (void)fprintf(f, "$d%zu << EOD\n", i);
         for (size_t k = 0; k < p->series[i].n; k++) {
             (void)fprintf(f, "%.10g %.10g ", p->series[i].x[k], p->series[i].y[k]);
-            put_quoted(f, p->series[i].label ? p->series[i].label[k] : "");
+            lab_put_quoted(f, p->series[i].label ? p->series[i].label[k] : "");
             (void)fputs("\n", f);
         }
         (void)fputs("EOD\n", f);
@@ -103,19 +115,17 @@ char *lab_plot_svg(const struct lab_plot *p)
     (void)fputs("plot ", f);
     for (size_t i = 0; i < p->n; i++) {
         const struct lab_series *s = &p->series[i];
-        const char *colour = colours[i % N_COLOURS];
+        const char *colour = lab_colour(i);
         (void)fprintf(f, "%s$d%zu using 1:2 with %s lc rgb '%s' %s title ", i ? ", " : "", i,
                       s->line ? "linespoints" : "points", colour,
                       s->line ? "lw 1.5 pt 7 ps 0.4" : "pt 7 ps 0.8");
-        put_quoted(f, s->name);
+        lab_put_quoted(f, s->name);
         if (s->label)
             (void)fprintf(f, ", $d%zu using 1:2:3 with labels offset 0,%s font ',10' tc rgb '%s' notitle", i,
                           s->line ? "-0.8" : "0.8", colour);
     }
     (void)fputs("\n", f);
-    char *svg = draw(f);
-    (void)fclose(f);
-    return svg;
+    return lab_svg_end(f);
 }
 
 char *lab_heat_svg(const char *title, size_t rows, size_t cols, const double *value,
@@ -124,17 +134,17 @@ char *lab_heat_svg(const char *title, size_t rows, size_t cols, const double *va
     FILE *f = tmpfile();
     if (!f)
         return NULL;
-    begin_script(f, title, (int)(220 + 70 * cols), (int)(110 + 26 * rows));
+    lab_svg_begin(f, title, (int)(220 + 70 * cols), (int)(110 + 26 * rows));
     (void)fputs("set palette defined (0 '#ffffff', 1 '#fff7bc', 2 '#fec44f', 3 '#fe9929', 4 '#ec7014')\n"
                 "set logscale cb\nset yrange [*:*] reverse\nunset key\nset xtics rotate by -30 scale 0 (",
                 f);
     for (size_t c = 0; c < cols; c++) {
-        put_quoted(f, col_name[c]);
+        lab_put_quoted(f, col_name[c]);
         (void)fprintf(f, " %zu%s", c, c + 1 < cols ? ", " : "");
     }
     (void)fputs(")\nset ytics scale 0 (", f);
     for (size_t r = 0; r < rows; r++) {
-        put_quoted(f, row_name[r]);
+        lab_put_quoted(f, row_name[r]);
         (void)fprintf(f, " %zu%s", r, r + 1 < rows ? ", " : "");
     }
     (void)fputs(")\n$d << EOD\n", f);
@@ -150,7 +160,5 @@ char *lab_heat_svg(const char *title, size_t rows, size_t cols, const double *va
     if (cols <= 12)
         (void)fputs(", $d using 1:2:4 with labels font ',10'", f);
     (void)fputs("\n", f);
-    char *svg = draw(f);
-    (void)fclose(f);
-    return svg;
+    return lab_svg_end(f);
 }

@@ -115,22 +115,17 @@ static int write_json(const struct lab_store *s, const struct cells *c, const ch
 {
     char *path;
     FILE *f = open_file(&path, dir, "results.json", err, errlen);
-    json_t *all = json_pack("{s:O, s:[]}", "lab", s->header, "cells");
-    if (!f || !all) {
-        json_decref(all);
-        if (f) {
-            (void)fclose(f);
-            (void)remove(path);
-            free(path);
-            (void)err_set(err, errlen, "out of memory");
-        }
+    if (!f)
         return -1;
+    /* A line per cell: histograms are many numbers. */
+    (void)fputs("{\n\"lab\": ", f);
+    (void)json_dumpf(s->header, f, JSON_INDENT(1) | JSON_REAL_PRECISION(10));
+    (void)fputs(",\n\"cells\": [", f);
+    for (size_t i = 0; i < c->n; i++) {
+        (void)fputs(i ? ",\n" : "\n", f);
+        (void)json_dumpf(c->v[i], f, JSON_COMPACT | JSON_REAL_PRECISION(10));
     }
-    for (size_t i = 0; i < c->n; i++)
-        (void)json_array_append(json_object_get(all, "cells"), (json_t *)c->v[i]);
-    (void)json_dumpf(all, f, JSON_INDENT(1) | JSON_REAL_PRECISION(10));
-    (void)fputc('\n', f);
-    json_decref(all);
+    (void)fputs("\n]\n}\n", f);
     return close_file(f, path, err, errlen);
 }
 
@@ -419,6 +414,44 @@ static void put_sensitivity(FILE *f, const char *dir)
     free(row);
 }
 
+/* What became of the weights: of all types by the first method, then of each, layer by layer. */
+static void put_errors(FILE *f, const struct cells *c)
+{
+    const json_t **cell = calloc(c->n + 1, sizeof *cell);
+    const char **name = calloc(c->n + 1, sizeof *name), *method = NULL;
+    size_t n = 0;
+    for (size_t i = 0; cell && name && i < c->n; i++) {
+        if (!is_good(c->v[i]) || json_array_size(json_object_get(c->v[i], "errors")) == 0)
+            continue;
+        method = method ? method : text_of(c->v[i], "method");
+        if (strcmp(method, text_of(c->v[i], "method")) != 0)
+            continue;
+        name[n] = text_of(c->v[i], "type");
+        cell[n++] = c->v[i];
+    }
+    if (n > 0) {
+        (void)fputs(
+            "<h2>Errors of the weights</h2>\n<p>The error of a weight, |w&prime; &minus; w|, is given "
+            "in units of its tensor's root mean square; what is smaller than 0.0001 counts as that. "
+            "Method: ",
+            f);
+        put_text(f, method);
+        (void)fputs(".</p>\n", f);
+        put_svg(f, lab_errors_svg(cell, name, n),
+                "Share of the weights by the size of their error (half octaves), all layers' together.");
+        for (size_t i = 0; i < n; i++) {
+            char caption[160];
+            (void)snprintf(caption, sizeof caption,
+                           "%s: a histogram per tensor, the first layer on top; the darker, the more of its "
+                           "weights.",
+                           name[i]);
+            put_svg(f, lab_layer_errors_svg(cell[i]), caption);
+        }
+    }
+    free(cell);
+    free(name);
+}
+
 static void put_table(FILE *f, const struct cells *c)
 {
     (void)fputs(
@@ -507,7 +540,8 @@ static void put_header(FILE *f, const json_t *header)
         "table{border-collapse:collapse;font-variant-numeric:tabular-nums;font-size:.9em}\n"
         "th,td{padding:.25em .6em;border-bottom:1px solid #ddd;text-align:right}\n"
         "th:nth-child(-n+3),td:nth-child(-n+3){text-align:left}thead th{border-bottom:2px solid #888}\n"
-        "tr.front{background:#eef6ee}figure{margin:1.5em 0}figure svg{max-width:100%;height:auto}\n"
+        "tr.front{background:#eef6ee}figure{margin:1.5em 0}figure svg{max-width:100%;height:auto}svg "
+        "image{image-rendering:pixelated}\n"
         "figcaption,.note{color:#666;font-size:.9em}code{font-size:.85em;word-break:break-all}\n"
         "@media print{body{max-width:none;margin:0}figure,tr{break-inside:avoid}}\n"
         "</style></head><body><h1>Quantization lab</h1>\n<p>",
@@ -568,6 +602,7 @@ static int write_page(const struct lab_store *s, const struct cells *c, const ch
     put_heat(f, c, "type", "method", "Mean KL by type and method",
              "Mean KL of every type with every method.");
     put_sensitivity(f, dir);
+    put_errors(f, c);
     (void)fputs("<h2>KV cache</h2>\n", f);
     put_heat(
         f, c, "type", "kv", "Mean KL by type and KV cache",

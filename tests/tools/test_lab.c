@@ -136,6 +136,19 @@ START_TEST(whole_run)
         if (!good)
             ck_assert_ptr_nonnull(
                 strstr(json_string_value(json_object_get(cell, "error")), "no such method"));
+        /* the weights' errors are in the first cell of each model */
+        const json_t *errors = json_object_get(cell, "errors");
+        const bool quantised = good && f16 && strcmp(type, "base") != 0;
+        ck_assert_int_eq(errors != NULL, quantised);
+        if (quantised) {
+            const json_t *first = json_array_get(errors, 0);
+            double sum = 0;
+            size_t k;
+            json_t *bin;
+            json_array_foreach(json_object_get(first, "bins"), k, bin) sum += json_number_value(bin);
+            ck_assert_double_eq(sum, json_number_value(json_object_get(first, "n")));
+            ck_assert_double_gt(json_number_value(json_object_get(first, "rms")), 0);
+        }
         if (!good || !f16)
             continue;
         const double v = json_number_value(json_object_get(cell, "kl_mean"));
@@ -148,6 +161,10 @@ START_TEST(whole_run)
     (void)snprintf(script, sizeof script, "cat %s/r/report.html", copy);
     cli_expect(CLI_SHELL(script, ""), 0, "Which one to take");
     cli_expect(CLI_SHELL(script, ""), 0, "no such method");
+    cli_expect(CLI_SHELL(script, ""), 0, "Errors of the weights");
+    cli_expect(CLI_SHELL(script, ""), 0, "q4_0: a histogram per tensor");
+    (void)snprintf(script, sizeof script, "cd %s/r; echo *.part *.gguf", copy);
+    cli_expect(CLI_SHELL(script, ""), 0, "*.part *.gguf\n");
     lab_remove(copy);
 }
 END_TEST
