@@ -299,6 +299,7 @@ template <int R> DEVICE void attend_page(const struct attend_memory &mem, const 
 
 template <int R> __global__ void __launch_bounds__(THREADS, 4) attend_whole(struct attend_args a)
 {
+    begin_kernel();
     SHARED_MEMORY(memory);
     const struct attend_memory mem = attend_memory_at(memory, R, a.head_dim);
     const int n_rows = a.n_tokens * a.group, kv_head = (int)blockIdx.y, width = (a.head_dim + 3) / 4 * 4;
@@ -326,6 +327,7 @@ template <int R> __global__ void __launch_bounds__(THREADS, 4) attend_whole(stru
 
 template <int R> __global__ void __launch_bounds__(THREADS, 4) attend_split(struct attend_args a)
 {
+    begin_kernel();
     SHARED_MEMORY(memory);
     const struct attend_memory mem = attend_memory_at(memory, R, a.head_dim);
     const int n_rows = a.n_tokens * a.group, kv_head = (int)blockIdx.z, width = (a.head_dim + 3) / 4 * 4;
@@ -359,6 +361,7 @@ template <int R> __global__ void __launch_bounds__(THREADS, 4) attend_split(stru
  * it every page's two factors are known at once, and a channel's sum is one multiply-add per page. */
 __global__ void __launch_bounds__(MERGE_THREADS) attend_merge(struct attend_args a)
 {
+    begin_kernel();
     __shared__ float max[2][MERGE_THREADS], old_factor[MERGE_THREADS], new_factor[MERGE_THREADS];
     const int n_rows = a.n_tokens * a.group, row = (int)blockIdx.x, kv_head = (int)blockIdx.y;
     const int tid = (int)threadIdx.x;

@@ -285,6 +285,7 @@ template <int D> DEVICE struct seen seen_by_warp(const struct row_pair<D> &rows)
 /* D: at least head_dim. */
 template <int D> __global__ void __launch_bounds__(THREADS, D <= 128 ? 3 : 2) attend_half(struct attend_args a)
 {
+    begin_kernel();
     SHARED_MEMORY(memory);
     const struct half_memory mem = {memory, memory + 2 * ROWS * a.head_dim,
                                     memory + 2 * (ROWS + KV_PAGE) * a.head_dim};

@@ -730,7 +730,7 @@ extern "C" const struct ops *quoll_cuda_open(const struct cuda_host *h, int devi
                                              size_t errlen)
 {
     const bool probing = device < 0;
-    int n = 0, major = 0, minor = 0;
+    int n = 0, major = 0, minor = 0, compiled = 0;
     device = probing ? 0 : device;
     if (errlen)
         err[0] = 0;
@@ -769,6 +769,7 @@ extern "C" const struct ops *quoll_cuda_open(const struct cuda_host *h, int devi
     cuda.capability = 10 * major + minor;
     cuda.exact = exact;
     if (!cuda_check(cudaSetDevice(device), "opening the device") ||
+        !cuda_check(cuda_compiled_for(&compiled), "the kernels") ||
         !cuda_check(cudaDeviceGetAttribute(&cuda.n_sms, cudaDevAttrMultiProcessorCount, device), "the device") ||
         !cuda_check(cudaDeviceGetAttribute(&cuda.max_shared, cudaDevAttrMaxSharedMemoryPerBlockOptin, device),
                     "the device") ||
@@ -778,5 +779,6 @@ extern "C" const struct ops *quoll_cuda_open(const struct cuda_host *h, int devi
         cuda_close();
         return refuse(err, errlen, "%s", why);
     }
+    cuda.overlaps = compiled >= 90; /* begin_kernel waits: not in code for older ones, which a newer GPU can run */
     return &cuda_ops;
 }

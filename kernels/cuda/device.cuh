@@ -471,6 +471,44 @@ template <int N> DEVICE void copy_wait()
 
 #endif
 
+/* ---- One kernel after another ------------------------------------------------------------------------ */
+
+/* The first thing that every thread of every kernel calls, but for what reads weights only. From compute capability
+ * 9.0 on a kernel's blocks are started while the last ones of the kernel before still run (programmatic dependent
+ * launch, state.cuh): here they wait until it is done and what it wrote is seen, and let the next kernel's come. */
+DEVICE void begin_kernel();
+/* Weights that this thread's warp reads soon: into the second cache. */
+DEVICE void prefetch(const uint8_t *p);
+
+#ifdef QUOLL_CUDA_HOST
+
+DEVICE void begin_kernel()
+{
+    exec_begin_kernel();
+}
+
+DEVICE void prefetch(const uint8_t *p)
+{
+    (void)p;
+}
+
+#else
+
+DEVICE void begin_kernel()
+{
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.wait;" ::: "memory");
+    asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
+
+DEVICE void prefetch(const uint8_t *p)
+{
+    asm volatile("prefetch.global.L2 [%0];" ::"l"(p));
+}
+
+#endif
+
 /* ---- Launches ------------------------------------------------------------------------------------- */
 
 /* The block's dynamic shared memory. */

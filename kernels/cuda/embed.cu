@@ -13,6 +13,7 @@ template <int TYPE> DEVICE void embed_chunk(float *dst, const uint8_t *chunk, in
 
 __global__ void embed_rows(float *dst, struct device_matrix w, const int32_t *id, struct device_grids grids)
 {
+    begin_kernel();
     const int64_t token = blockIdx.x;
     const int64_t k = (int64_t)blockIdx.y * CHUNK_LEN, row = id[token];
     const int n_cols = chunk_columns(w, k), r = (int)(row % TILE_ROWS);

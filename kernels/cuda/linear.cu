@@ -25,6 +25,7 @@ enum { ADD_THREADS = 256 };
 /* Sums of splits, in the order of the columns, whichever block was done first. */
 __global__ void __launch_bounds__(ADD_THREADS) add_splits(struct linear_work a)
 {
+    begin_kernel();
     const int64_t n_rows = rows_of(a), n = n_rows * a.n_tokens, i = (int64_t)blockIdx.x * ADD_THREADS + threadIdx.x;
     if (i >= n)
         return;

@@ -133,6 +133,22 @@ static inline dim3 few_grid(const struct linear_work *a, int at_once)
     return dim3(need < most ? need : most);
 }
 
+/* What a half warp begins with is on its way before the input is there. */
+DEVICE void few_prefetch(const struct linear_work &a, int at_once)
+{
+    enum { LINE = 128 };
+    const int half = (int)threadIdx.x / 16, lane = (int)threadIdx.x % 16;
+    const int64_t col = (int64_t)(half % at_once) * CHUNK_LEN;
+    int tile = (int)blockIdx.x * (FEW_HALVES / at_once) + half / at_once;
+    if (tile >= a.n_tiles || col >= a.part[0].w.cols)
+        return;
+    const struct device_matrix &w = target_of(a, &tile).w;
+    const uint8_t *from = w.data + tile * w.tile_bytes + chunk_offset(w, col);
+    const int bytes = (int)chunk_offset(w, chunk_columns(w, col));
+    for (int i = lane * LINE; i < bytes; i += 16 * LINE)
+        prefetch(from + i);
+}
+
 /* The sums of tiles_at_once tiles from tile0 on: of [token][tile][row], a thread has those FEW_THREADS apart. */
 template <int T>
 DEVICE void few_store(const struct linear_work &a, int tile0, int tiles_at_once, int n_sums, const float total[T])

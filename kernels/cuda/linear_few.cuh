@@ -106,6 +106,8 @@ DEVICE void few_chunk(float *put, const struct linear_work &a, const struct devi
 /* at_once: half warps that share a tile's chunks, a power of two up to 16; the others have other tiles. */
 template <int TYPE, int T> __global__ void __launch_bounds__(FEW_THREADS, T > 1 ? 1 : 2) linear_few(struct linear_work a, int at_once)
 {
+    few_prefetch(a, at_once);
+    begin_kernel();
     constexpr struct format F = format_of(TYPE);
     typedef few_layout<TYPE, T> layout;
     __shared__ float put[2][FEW_HALVES][layout::FLOATS];

@@ -77,6 +77,8 @@ DEVICE void few_chunk(float *put, const struct linear_work &a, const struct devi
 
 template <int TYPE, int T> __global__ void __launch_bounds__(FEW_THREADS, 2) linear_few_float(struct linear_work a, int at_once)
 {
+    few_prefetch(a, at_once);
+    begin_kernel();
     __shared__ float put[2][FEW_HALVES][T * TILE_ROWS];
     const int half = (int)threadIdx.x / 16, row = (int)threadIdx.x % 16, tiles_at_once = FEW_HALVES / at_once;
     const int n_chunks = (int)((a.part[0].w.cols + CHUNK_LEN - 1) / CHUNK_LEN);
@@ -172,6 +174,7 @@ DEVICE void stage_weights(float (*to)[STRIDE], const struct device_matrix &w, in
 
 __global__ void __launch_bounds__(MANY_THREADS) linear_many_float(struct linear_work a)
 {
+    begin_kernel();
     __shared__ float w[STEP][STRIDE], x[STEP][STRIDE];
     const struct linear_target &p = a.part[0];
     const int tile0 = (int)blockIdx.x * (MANY_ROWS / TILE_ROWS), token0 = (int)blockIdx.y * MANY_TOKENS;

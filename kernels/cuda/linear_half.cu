@@ -45,6 +45,7 @@ size_t cuda_half_bytes(int n_tokens, int64_t cols)
 __global__ void __launch_bounds__(MAKE_THREADS) make_halves(uint8_t *dst, float *factor, const float *x, int n_tokens,
                                                             int unused, int64_t cols)
 {
+    begin_kernel();
     __shared__ uint32_t most[MAKE_THREADS / WARP];
     (void)unused;
     const int token = (int)blockIdx.x, tid = (int)threadIdx.x;
@@ -135,6 +136,7 @@ DEVICE void copy_step(uint8_t *stage, const struct linear_work &a, const struct 
 template <int TYPE, typename SHAPE>
 __global__ void __launch_bounds__(SHAPE::N_THREADS, SHAPE::BLOCKS_PER_SM) linear_half(struct linear_work a)
 {
+    begin_kernel();
     SHARED_MEMORY(memory);
     constexpr int M = SHAPE::OF_WARP_ROWS, N = SHAPE::OF_WARP_TOKENS, AHEAD = SHAPE::N_STAGES - 1;
     const int warp = (int)threadIdx.x / WARP, lane = (int)threadIdx.x % WARP;

@@ -243,6 +243,7 @@ template <int KIND> DEVICE void stage_any(const staged_chunk<KIND> &c, const str
 
 template <int KIND> __global__ void __launch_bounds__(THREADS, BLOCKS_PER_SM) linear_many(struct linear_work a)
 {
+    begin_kernel();
     SHARED_MEMORY(memory);
     const staged_chunk<KIND> c(memory);
     const int warp = (int)threadIdx.x / WARP, row0 = warp % 4 * TILE_ROWS, col0 = warp / 4 * WARP_TOKENS;

@@ -106,6 +106,7 @@ static struct table *find_table(const struct rope_table_args *a)
 
 __global__ void take_rows(float *dst, const float *table, const int64_t *pos, int64_t n, int width)
 {
+    begin_kernel();
     const int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x;
     if (i < n)
         dst[i] = table[pos[i / width] * width + i % width];
@@ -327,6 +328,7 @@ DEVICE void store_head(uint8_t *page, const float *x, int type, int head_dim, in
 /* A block of threads takes one head of one token. */
 __global__ void rotate_and_store(struct store_args a)
 {
+    begin_kernel();
     __shared__ float x[KV_DIM_MAX];
     const int64_t token = blockIdx.x;
     int head = (int)blockIdx.y;

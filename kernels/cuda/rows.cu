@@ -8,6 +8,7 @@ enum { THREADS = 256, SHARED_ROW = 12288 /* floats of a row that are kept in sha
 /* A block of threads takes one row. It may be normed in place: all of it is read before any is written. */
 __global__ void norm_rows(struct norm_args a, struct act_block *act)
 {
+    begin_kernel();
     SHARED_MEMORY(memory);
     float *part = (float *)(void *)memory, *kept = part + 16;
     const int64_t row = blockIdx.x;
@@ -53,6 +54,7 @@ void cuda_norm(struct worker *w, const struct norm_args *a)
 /* Four elements a thread, so that eight threads have a block of activations. */
 __global__ void gate_elements(float *dst, const float *gate, const float *up, int64_t n, int kind, struct act_block *act)
 {
+    begin_kernel();
     const int64_t i = 4 * ((int64_t)blockIdx.x * blockDim.x + threadIdx.x);
     float x[4] = {0, 0, 0, 0};
     for (int k = 0; k < 4; k++)
@@ -80,6 +82,7 @@ void cuda_gate(struct worker *w, const struct gate_args *a)
 
 __global__ void quantise_elements(struct act_block *act, const float *src, int64_t n)
 {
+    begin_kernel();
     const int64_t i = 4 * ((int64_t)blockIdx.x * blockDim.x + threadIdx.x);
     float x[4] = {0, 0, 0, 0};
     if (i < n) {
@@ -99,6 +102,7 @@ void cuda_act_quantise(struct act_block *dst, const float *x, int64_t n_rows, in
 
 __global__ void scale_elements(float *dst, const float *src, int64_t n, float s)
 {
+    begin_kernel();
     const int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x;
     if (i < n)
         dst[i] = s * src[i];
@@ -112,6 +116,7 @@ void cuda_scale(struct worker *w, float *dst, const float *src, int64_t n, float
 
 __global__ void softcap_elements(float *x, int64_t n, float cap)
 {
+    begin_kernel();
     const int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x;
     if (i < n)
         x[i] = mathf_softcap(x[i], cap);
@@ -125,6 +130,7 @@ void cuda_softcap(struct worker *w, float *x, int64_t n, float cap)
 
 __global__ void add_elements(float *dst, const float *src, int64_t n)
 {
+    begin_kernel();
     const int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x;
     if (i < n)
         dst[i] += src[i];
@@ -136,8 +142,17 @@ void cuda_add(struct worker *w, float *dst, const float *src, int64_t n)
     launch(add_elements, dim3(blocks_for(n, THREADS)), THREADS, 0, dst, src, n);
 }
 
+cudaError_t cuda_compiled_for(int *capability)
+{
+    struct cudaFuncAttributes a;
+    const cudaError_t e = cudaFuncGetAttributes(&a, add_elements);
+    *capability = e == cudaSuccess ? a.ptxVersion : 0;
+    return e;
+}
+
 __global__ void permute_elements(float *dst, const float *src, int64_t n, int dim, const int32_t *order)
 {
+    begin_kernel();
     const int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x;
     if (i < n)
         dst[i] = src[i / dim * dim + order[i % dim]];
@@ -152,6 +167,7 @@ void cuda_permute(struct worker *w, float *dst, const float *src, int n, int dim
 
 __global__ void gather_rows(float *dst, const float *src, const int32_t *index, int64_t n, int dim)
 {
+    begin_kernel();
     const int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x;
     if (i < n)
         dst[i] = src[index[i / dim] * (int64_t)dim + i % dim];
@@ -184,6 +200,7 @@ struct device_route {
 
 __global__ void combine_rows(struct device_combine a)
 {
+    begin_kernel();
     const int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= (int64_t)a.n_tokens * a.dim)
         return;
@@ -214,6 +231,7 @@ DEVICE bool before(const float *logits, int i, int j)
 /* One thread a token: routers are small. */
 __global__ void route_tokens(struct device_route a)
 {
+    begin_kernel();
     const int64_t token = (int64_t)blockIdx.x * blockDim.x + threadIdx.x;
     if (token >= a.n_tokens)
         return;
@@ -247,6 +265,7 @@ __global__ void route_tokens(struct device_route a)
 /* Counting sort by expert: one block, its threads take experts in turn. */
 __global__ void route_groups(struct device_route a)
 {
+    begin_kernel();
     const int64_t n = (int64_t)a.n_tokens * a.n_used;
     for (int e = (int)threadIdx.x; e < a.n_experts; e += (int)blockDim.x) {
         int32_t at = 0;

@@ -15,6 +15,7 @@ struct cuda_state {
     int device, n_sms, max_shared;
     int capability; /* 10 · major + minor */
     bool exact;
+    bool overlaps; /* kernels begin before the one before has ended */
     cudaStream_t stream;
     char error[256]; /* "": none */
 };
@@ -130,6 +131,11 @@ static void launch(void (*kernel)(P...), dim3 grid, int block, size_t shared, A.
     c.blockDim = dim3((unsigned)block);
     c.dynamicSmemBytes = shared;
     c.stream = cuda.stream;
+    cudaLaunchAttribute overlap = {};
+    overlap.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    overlap.val.programmaticStreamSerializationAllowed = 1;
+    c.attrs = &overlap;
+    c.numAttrs = cuda.overlaps ? 1 : 0;
     if (shared > 48 << 10)
         (void)cuda_check(
             cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared),
@@ -168,6 +174,8 @@ size_t cuda_attention_scratch_bytes(int n_tokens, int n_heads, int head_dim, int
 
 /* Rows of float to blocks of 8-bit activations: (n_rows, cols / 32). */
 void cuda_act_quantise(struct act_block *dst, const float *x, int64_t n_rows, int64_t cols);
+/* The compute capability, 10 · major + minor, that the kernels in use were compiled for. */
+cudaError_t cuda_compiled_for(int *capability);
 /* Tables that a slice's positions need are there (rope.cu). */
 void cuda_rope_reach(int64_t pos);
 void cuda_rope_release(void);

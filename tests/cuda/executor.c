@@ -118,6 +118,7 @@ struct meeting {
 static struct {
     int n; /* threads */
     enum state state[MAX_THREADS];
+    bool begun[MAX_THREADS];
     int n_waiting, n_done;
     struct meeting meeting[MAX_THREADS];
     uint8_t slot[MAX_THREADS / WARP][2][WARP][EXEC_SLOT];
@@ -187,6 +188,8 @@ static void entry(void)
     }
 #endif
     block.body(block.closure);
+    if (!block.begun[exec_thread.x])
+        die("never waited for the kernel before");
     if (copies[exec_thread.x].n)
         die("ends with copies under way");
     block.state[exec_thread.x] = DONE;
@@ -226,6 +229,11 @@ static void wait(enum state s)
     block.state[me] = s;
     switch_to(&host, false);
     exec_thread.x = me;
+}
+
+void exec_begin_kernel(void)
+{
+    block.begun[exec_thread.x] = true;
 }
 
 void exec_barrier(void)
@@ -290,6 +298,7 @@ static void run_block(int *turn)
     memset(block.meeting, 0, sizeof block.meeting);
     for (int i = 0; i < block.n; i++) {
         block.state[i] = READY;
+        block.begun[i] = false;
         copies[i].n = copies[i].n_groups = 0;
         prepare(&fibers[i]);
     }
@@ -581,6 +590,12 @@ cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *p, int device)
 {
     (void)device;
     *p = (struct cudaDeviceProp){"host executor"};
+    return outcome();
+}
+
+cudaError_t cudaFuncGetAttributes(struct cudaFuncAttributes *a, ...)
+{
+    a->ptxVersion = 90;
     return outcome();
 }
 

@@ -59,6 +59,9 @@ void exec_copy_async(void *to, const void *from);
 void exec_copy_group(void);
 void exec_copy_wait(int n_under_way);
 
+/* Every thread must call it: where it would wait for the kernel before. */
+void exec_begin_kernel(void);
+
 /* Runs body(closure) on every thread; closure: the kernel's arguments, and the address of its code among
  * them. */
 void exec_launch(struct exec_index grid, struct exec_index block, size_t shared_bytes, void (*body)(void *),
@@ -100,6 +103,10 @@ struct cudaDeviceProp {
     char name[256];
 };
 cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *p, int device);
+struct cudaFuncAttributes {
+    int ptxVersion;
+};
+cudaError_t cudaFuncGetAttributes(struct cudaFuncAttributes *a, ...);
 cudaError_t cudaMemGetInfo(size_t *free, size_t *total);
 cudaError_t cudaMalloc(void **p, size_t bytes);
 cudaError_t cudaFree(void *p);
