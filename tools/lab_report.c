@@ -543,7 +543,7 @@ static void put_header(FILE *f, const json_t *header)
         "tr.front{background:#eef6ee}figure{margin:1.5em 0}figure svg{max-width:100%;height:auto}svg "
         "image{image-rendering:pixelated}\n"
         "figcaption,.note{color:#666;font-size:.9em}code{font-size:.85em;word-break:break-all}\n"
-        "@media print{body{max-width:none;margin:0}figure,tr{break-inside:avoid}}\n"
+        "@media print{body{max-width:none;margin:0}figure,tr{break-inside:avoid}h2,h2+p{break-after:avoid}}\n"
         "</style></head><body><h1>Quantization lab</h1>\n<p>",
         f);
     put_text(f, text_of(header, "model"));
