@@ -30,6 +30,7 @@ static const struct run {
     {"x.gguf", "q8_0"},
     {"x.gguf", "q4_0 --method hqq"},
     {"x.gguf", "q4_0 --method gptq --calib text --calib-ctx 32 --calib-tokens 64"},
+    {"x.gguf", "--target-bpw 6 --target-tokens 32 --calib text"},
     {"x", "int4_g32 --method hqq"},
     {"x", "int4_g32 --method awq --calib text --calib-ctx 32 --calib-tokens 64"},
 };
