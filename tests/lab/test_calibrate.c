@@ -1,13 +1,10 @@
 /* Methods on whole models: what the quantised file computes. */
-#include "lab/gptq_folder.h"
-#include "lab/quantize.h"
+#include "tests/lab/scratch.h"
+#include "tests/model/fixture.h"
 #include "tests/test.h"
 
-#include <math.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 static const char *const models[] = {
     "gguf/llama-f32/model.gguf",
@@ -35,57 +32,12 @@ static const struct method {
 };
 enum { N_METHODS = sizeof methods / sizeof *methods };
 
-static void make_ids(int32_t *id, int n, int vocab_size)
-{
-    uint32_t state = 11;
-    for (int i = 0; i < n; i++) {
-        state = state * 1664525u + 1013904223u;
-        id[i] = (int32_t)(state >> 8) % vocab_size;
-    }
-}
-
-/* The logits of N_TEXT ids (N_TEXT, vocab_size): malloc'ed. */
-static float *logits_of(const char *path, int *vocab_size)
-{
-    char err[512];
-    struct weights *w;
-    struct model *m;
-    struct cache *c;
-    struct context *x;
-    const struct model_options mo = {.ops = ops_cpu(ISA_SCALAR), .n_threads = 1, .rope_scaling = -1};
-    const struct cache_options co = {.n_ctx = 64, .n_seqs = 1, .type_k = QTYPE_F32, .type_v = QTYPE_F32};
-    const struct context_options xo = {
-        .n_threads = 1, .n_threads_batch = 1, .max_batch = 64, .compute = COMPUTE_F32};
-    ck_assert_msg(weights_open(&w, path, NULL, err, sizeof err) == 0, "%s", err);
-    ck_assert_msg(model_load(&m, w, &mo, err, sizeof err) == 0, "%s", err);
-    ck_assert_msg(cache_new(&c, m, &co, err, sizeof err) == 0, "%s", err);
-    ck_assert_msg(context_new(&x, m, c, &xo, err, sizeof err) == 0, "%s", err);
-    *vocab_size = model_config(m)->vocab_size;
-    int32_t ids[N_TEXT];
-    uint8_t want[N_TEXT];
-    make_ids(ids, N_TEXT, *vocab_size);
-    memset(want, 1, sizeof want);
-    const float *logits;
-    const struct batch b = {.n = N_TEXT, .id = ids, .want_logits = want};
-    ck_assert_msg(context_eval(x, &b, &logits, err, sizeof err) == 0, "%s", err);
-    const size_t bytes = sizeof *logits * N_TEXT * (size_t)*vocab_size;
-    float *copy = malloc(bytes);
-    ck_assert_ptr_nonnull(copy);
-    memcpy(copy, logits, bytes);
-    context_free(x);
-    cache_free(c);
-    model_free(m);
-    weights_close(w);
-    return copy;
-}
+static char err[512];
 
 /* 0, or what quantize_write says. */
 static int quantise(const char *from, const char *to, const char *type, const struct method *method,
-                    int n_threads, const int32_t *ids, int64_t n_ids, char *err, size_t errlen)
+                    int n_threads, const int32_t *ids, int64_t n_ids)
 {
-    struct weights *w;
-    struct quantize *q;
-    ck_assert_msg(weights_open(&w, from, NULL, err, errlen) == 0, "%s", err);
     const struct calibration calibration = {.solver = method ? method->solver : SOLVE_NEAREST,
                                             .awq = method && method->awq,
                                             .act_order = method && method->act_order,
@@ -101,13 +53,15 @@ static int quantise(const char *from, const char *to, const char *type, const st
                                        .calibration = method ? &calibration : NULL,
                                        .n_threads = n_threads};
     ck_assert_ptr_nonnull(o.mix);
-    ck_assert_msg(quantize_open(&q, w, &o, err, errlen) == 0, "%s", err);
-    size_t n;
-    const struct meta *meta = quantize_meta(q, &n);
-    int rc = quantize_write(q, to, meta, n, NULL, NULL, err, errlen);
-    quantize_close(q);
-    weights_close(w);
-    return rc;
+    return scratch_gguf(from, to, &o, err, sizeof err);
+}
+
+/* The logits of N_TEXT ids, and the N_CALIB that begin with them. */
+static float *logits_of(const char *path, int *vocab_size, int32_t ids[N_CALIB])
+{
+    float *logits = scratch_logits(path, N_TEXT, vocab_size);
+    make_ids(ids, N_CALIB, *vocab_size, SCRATCH_SEED);
+    return logits;
 }
 
 static double mean_square(const float *a, const float *b, int vocab_size)
@@ -126,55 +80,45 @@ START_TEST(keeps_the_function)
 {
     const char *path = test_golden(models[_i / N_METHODS]);
     const struct method *method = &methods[_i % N_METHODS];
-    char err[512], out[] = "/tmp/quoll-test-XXXXXX.gguf";
+    const char *out = scratch("out.gguf");
     if (!path) {
         test_skip("keeps_the_function", "the golden model is not here");
         return;
     }
-    int vocab_size, fd = mkstemps(out, 5);
-    ck_assert_int_ge(fd, 0);
-    (void)close(fd);
-    float *expected = logits_of(path, &vocab_size);
+    int vocab_size;
     int32_t ids[N_CALIB];
-    make_ids(ids, N_CALIB, vocab_size);
-    ck_assert_msg(quantise(path, out, "q8_0", method, 1, ids, N_CALIB, err, sizeof err) == 0, "%s", err);
-    float *got = logits_of(out, &vocab_size);
+    float *expected = logits_of(path, &vocab_size, ids);
+    ck_assert_msg(quantise(path, out, "q8_0", method, 1, ids, N_CALIB) == 0, "%s", err);
+    float *got = logits_of(out, &vocab_size, ids);
     const double off = mean_square(got, expected, vocab_size), size = mean_square(expected, NULL, vocab_size);
     ck_assert_msg(off < 0.03 * size, "%s: %g of %g", path, off, size);
     free(got);
     free(expected);
-    (void)unlink(out);
 }
 END_TEST
 
 START_TEST(gptq_beats_rounding)
 {
     const char *path = test_golden("gguf/llama-f32/model.gguf");
-    char err[512], out[] = "/tmp/quoll-test-XXXXXX.gguf";
+    const char *out = scratch("out.gguf");
     if (!path) {
         test_skip("gptq_beats_rounding", "the golden model is not here");
         return;
     }
-    int vocab_size, fd = mkstemps(out, 5);
-    ck_assert_int_ge(fd, 0);
-    (void)close(fd);
-    float *expected = logits_of(path, &vocab_size);
+    int vocab_size;
     int32_t ids[N_CALIB];
-    make_ids(ids, N_CALIB, vocab_size);
+    float *expected = logits_of(path, &vocab_size, ids);
     double off[2];
     for (int k = 0; k < 2; k++) {
-        ck_assert_msg(quantise(path, out, "q4_0", k ? &methods[1] : NULL, 2, ids, N_CALIB, err, sizeof err) ==
-                          0,
-                      "%s", err);
-        float *got = logits_of(out, &vocab_size);
+        ck_assert_msg(quantise(path, out, "q4_0", k ? &methods[1] : NULL, 2, ids, N_CALIB) == 0, "%s", err);
+        float *got = logits_of(out, &vocab_size, ids);
         off[k] = mean_square(got, expected, vocab_size);
         free(got);
     }
     ck_assert_msg(off[1] < 0.9 * off[0], "%g, rounded %g", off[1], off[0]);
-    ck_assert_int_eq(quantise(path, out, "q4_0", &methods[1], 1, ids, SEQ_LEN - 1, err, sizeof err), -1);
+    ck_assert_int_eq(quantise(path, out, "q4_0", &methods[1], 1, ids, SEQ_LEN - 1), -1);
     ck_assert_ptr_nonnull(strstr(err, "calibration text"));
     free(expected);
-    (void)unlink(out);
 }
 END_TEST
 
@@ -184,17 +128,14 @@ START_TEST(folders_keep_the_function)
     static const char *const of[] = {"gguf/llama-f32/model.gguf", "models/llama-gqa-tied", "models/qwen2",
                                      "models/phi3"};
     const char *path = test_golden(of[_i]);
-    char err[512], dir[] = "/tmp/quoll-test-XXXXXX", out[64], command[128];
+    const char *out = scratch("folder");
     if (!path) {
         test_skip("folders_keep_the_function", "the golden model is not here");
         return;
     }
     int vocab_size;
-    ck_assert_ptr_nonnull(mkdtemp(dir));
-    (void)snprintf(out, sizeof out, "%s/folder", dir);
-    float *expected = logits_of(path, &vocab_size);
     int32_t ids[N_CALIB];
-    make_ids(ids, N_CALIB, vocab_size);
+    float *expected = logits_of(path, &vocab_size, ids);
     const struct calibration calibration = {.solver = SOLVE_GPTQ,
                                             .awq = true,
                                             .act_order = true,
@@ -205,17 +146,12 @@ START_TEST(folders_keep_the_function)
                                             .ops = ops_cpu(isa_best())};
     const struct gptq_folder_options o = {
         .type = gptq_folder_type_by_name("int8_g32"), .calibration = &calibration, .n_threads = 1};
-    struct weights *w;
-    ck_assert_msg(weights_open(&w, path, NULL, err, sizeof err) == 0, "%s", err);
-    ck_assert_msg(gptq_folder_write(out, w, &o, err, sizeof err) == 0, "%s", err);
-    weights_close(w);
-    float *got = logits_of(out, &vocab_size);
+    ck_assert_msg(scratch_gptq(path, out, &o, err, sizeof err) == 0, "%s", err);
+    float *got = logits_of(out, &vocab_size, ids);
     const double off = mean_square(got, expected, vocab_size), size = mean_square(expected, NULL, vocab_size);
     ck_assert_msg(off < 0.03 * size, "%s: %g of %g", path, off, size);
     free(got);
     free(expected);
-    (void)snprintf(command, sizeof command, "rm -r %s", dir);
-    ck_assert_int_eq(system(command), 0);
 }
 END_TEST
 
@@ -224,6 +160,7 @@ static Suite *calibrate_suite(void)
     Suite *s = suite_create("calibrate");
     TCase *t = tcase_create("calibrate");
     tcase_set_timeout(t, 120);
+    tcase_add_checked_fixture(t, scratch_make, scratch_remove);
     tcase_add_loop_test(t, keeps_the_function, 0, N_MODELS * N_METHODS);
     tcase_add_loop_test(t, folders_keep_the_function, 0, 4);
     tcase_add_test(t, gptq_beats_rounding);

@@ -1,47 +1,22 @@
 /* Histograms of errors against a plain loop over both models' floats. */
 #include "lab/errors.h"
-#include "lab/gptq_folder.h"
-#include "lab/quantize.h"
+#include "tests/lab/scratch.h"
 #include "tests/test.h"
 
 #include <math.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
-static char dir[64], path[128], err[512];
+static char err[512];
 
-static void setup(void)
-{
-    (void)strcpy(dir, "/tmp/quoll-errors-XXXXXX");
-    ck_assert_ptr_nonnull(mkdtemp(dir));
-    (void)snprintf(path, sizeof path, "%s/made.gguf", dir);
-}
-
-static void teardown(void)
-{
-    char command[128];
-    (void)snprintf(command, sizeof command, "rm -r %s", dir);
-    ck_assert_int_eq(system(command), 0);
-}
-
-static void quantise(struct weights *w, const char *type)
+static int quantise(const char *from, const char *to, const char *type)
 {
     const struct gptq_folder_type *folder = gptq_folder_type_by_name(type);
-    if (folder) {
-        const struct gptq_folder_options o = {.type = folder, .n_threads = 1};
-        ck_assert_msg(gptq_folder_write(path, w, &o, err, sizeof err) == 0, "%s", err);
-        return;
-    }
-    const struct quantize_options o = {
+    const struct gptq_folder_options fo = {.type = folder, .n_threads = 1};
+    const struct quantize_options qo = {
         .mix = mix_by_name(type), .output_type = QTYPE_F16, .embedding_type = -1, .n_threads = 1};
-    struct quantize *q;
-    size_t n;
-    ck_assert_msg(quantize_open(&q, w, &o, err, sizeof err) == 0, "%s", err);
-    const struct meta *meta = quantize_meta(q, &n);
-    ck_assert_msg(quantize_write(q, path, meta, n, NULL, NULL, err, sizeof err) == 0, "%s", err);
-    quantize_close(q);
+    return folder ? scratch_gptq(from, to, &fo, err, sizeof err)
+                  : scratch_gguf(from, to, &qo, err, sizeof err);
 }
 
 static float *floats_of(const struct export *e, const char *name, int64_t *n)
@@ -104,8 +79,8 @@ START_TEST(as_a_plain_loop)
     struct tensor_errors *t, *again;
     size_t n, n_again;
     ck_assert_msg(weights_open(&w, model, NULL, err, sizeof err) == 0, "%s", err);
-    quantise(w, types[_i]);
-    ck_assert_msg(weights_open(&made, path, NULL, err, sizeof err) == 0, "%s", err);
+    ck_assert_msg(quantise(model, scratch("made"), types[_i]) == 0, "%s", err);
+    ck_assert_msg(weights_open(&made, scratch("made"), NULL, err, sizeof err) == 0, "%s", err);
     ck_assert_msg(errors_measure(&t, &n, w, made, 1, NULL, err, sizeof err) == 0, "%s", err);
     ck_assert_msg(errors_measure(&again, &n_again, w, made, 3, NULL, err, sizeof err) == 0, "%s", err);
     ck_assert_uint_eq(n, n_again);
@@ -139,7 +114,7 @@ static Suite *suite(void)
     Suite *s = suite_create("lab/errors");
     TCase *tc = tcase_create("errors");
     tcase_set_timeout(tc, 60);
-    tcase_add_checked_fixture(tc, setup, teardown);
+    tcase_add_checked_fixture(tc, scratch_make, scratch_remove);
     tcase_add_loop_test(tc, as_a_plain_loop, 0, 4);
     suite_add_tcase(s, tc);
     return s;

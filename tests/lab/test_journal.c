@@ -1,8 +1,6 @@
 /* Outputs that are gone on with: what is kept, what is refused, and that the result is the same. */
 #include "lab/facts.h"
-#include "lab/gptq_folder.h"
-#include "lab/journal.h"
-#include "lab/quantize.h"
+#include "tests/lab/scratch.h"
 #include "tests/test.h"
 
 #include <fcntl.h>
@@ -12,20 +10,12 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-static char dir[64], path[128], err[512];
+static char path[128], err[512];
 
 static void setup(void)
 {
-    (void)strcpy(dir, "/tmp/quoll-journal-XXXXXX");
-    ck_assert_ptr_nonnull(mkdtemp(dir));
-    (void)snprintf(path, sizeof path, "%s/out.gguf", dir);
-}
-
-static void teardown(void)
-{
-    char command[128];
-    (void)snprintf(command, sizeof command, "rm -r %s", dir);
-    ck_assert_int_eq(system(command), 0);
+    scratch_make();
+    (void)snprintf(path, sizeof path, "%s", scratch("out.gguf"));
 }
 
 static json_t *facts_of(const char *method)
@@ -233,13 +223,13 @@ START_TEST(goes_on_where_it_was)
     const struct method *m = &methods[_i / 2];
     const bool folder = _i % 2;
     const char *from = test_golden("gguf/llama-f32/model.gguf");
-    char whole[160], command[512];
+    const char *whole = scratch("whole.gguf");
+    char command[512];
     int stops = 0, kept = 0;
     if (!from) {
         test_skip("goes_on_where_it_was", "the golden model is not here");
         return;
     }
-    (void)snprintf(whole, sizeof whole, "%s/whole.gguf", dir);
     ck_assert_msg(quantise(from, whole, m, folder, false, 1 << 30) == 0, "%s", err);
     for (int after = 1; quantise(from, path, m, folder, stops > 0, after) != 0; after += 3, stops++) {
         ck_assert_str_eq(err, "");
@@ -287,7 +277,7 @@ static Suite *suite(void)
     Suite *s = suite_create("lab/journal");
     TCase *tc = tcase_create("journal");
     tcase_set_timeout(tc, 60);
-    tcase_add_checked_fixture(tc, setup, teardown);
+    tcase_add_checked_fixture(tc, setup, scratch_remove);
     tcase_add_test(tc, keeps_what_it_says);
     tcase_add_test(tc, nothing_kept_nothing_left);
     tcase_add_test(tc, foreign_folders);

@@ -1,6 +1,5 @@
 /* A quantised GGUF: its tensors have the planned types and the quantiser's bytes, its faults are named. */
-#include "lab/gptq_folder.h"
-#include "lab/quantize.h"
+#include "tests/lab/scratch.h"
 #include "tests/test.h"
 
 #include <stdio.h>
@@ -43,17 +42,7 @@ static const struct quantize_options defaults = {.output_type = -1, .embedding_t
 
 static int write_model(const char *from, const char *to, const struct quantize_options *o)
 {
-    struct weights *w = open_model(from);
-    struct quantize *q;
-    int rc = quantize_open(&q, w, o, err, sizeof err);
-    if (rc == 0) {
-        size_t n;
-        const struct meta *meta = quantize_meta(q, &n);
-        rc = quantize_write(q, to, meta, n, NULL, NULL, err, sizeof err);
-    }
-    quantize_close(q);
-    weights_close(w);
-    return rc;
+    return scratch_gguf(from, to, o, err, sizeof err);
 }
 
 /* What the file must hold for a tensor of the source: its own bytes, or those of the quantiser. */

@@ -2,7 +2,7 @@
 #include "lab/sensitivity.h"
 
 #include "lab/divergence.h"
-#include "lab/quantize.h"
+#include "tests/lab/scratch.h"
 #include "tests/model/fixture.h"
 #include "tests/test.h"
 
@@ -53,8 +53,6 @@ static float *logits_of(const char *path, const int32_t *ids, int *len, int *voc
 
 static void write_file(const char *from, const char *to, const char *pattern, enum qtype type)
 {
-    struct weights *w;
-    struct quantize *q;
     const struct quantize_rule rule = {pattern, type};
     const struct quantize_options o = {.mix = mix_by_name("f32"),
                                        .output_type = -1,
@@ -62,13 +60,7 @@ static void write_file(const char *from, const char *to, const char *pattern, en
                                        .rules = &rule,
                                        .n_rules = 1,
                                        .n_threads = 1};
-    ck_assert_msg(weights_open(&w, from, NULL, err, sizeof err) == 0, "%s", err);
-    ck_assert_msg(quantize_open(&q, w, &o, err, sizeof err) == 0, "%s", err);
-    size_t n;
-    const struct meta *meta = quantize_meta(q, &n);
-    ck_assert_msg(quantize_write(q, to, meta, n, NULL, NULL, err, sizeof err) == 0, "%s", err);
-    quantize_close(q);
-    weights_close(w);
+    ck_assert_msg(scratch_gguf(from, to, &o, err, sizeof err) == 0, "%s", err);
 }
 
 /* The divergence of a file with these matrices quantised, on the last three quarters of a window. */
