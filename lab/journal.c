@@ -142,7 +142,8 @@ static int read_journal(struct journal *j, char *err, size_t errlen)
                  : -1;
     if (rc || version != VERSION || bytes < 0 || layer < -1 || !json_is_object(facts))
         rc = err_set(err, errlen, "%s: is no folder that an interrupted run left", j->folder);
-    if (rc == 0 && bytes > 0) {
+    /* Without the file it was killed when that had got its name. */
+    if (rc == 0 && bytes > 0 && faccessat(j->fd, file, F_OK, 0) == 0) {
         j->bytes = (uint64_t)bytes;
         j->layer = layer;
         j->facts = json_incref(facts);

@@ -105,6 +105,22 @@ START_TEST(nothing_kept_nothing_left)
 }
 END_TEST
 
+/* The file has its name already, the journal is still there. */
+START_TEST(killed_at_the_end)
+{
+    struct journal *j = begin(false, "a");
+    write_text(journal_file_path(j), "0123456789");
+    ck_assert_int_eq(journal_keep(j, 8, -1, NULL, 0, err, sizeof err), 0);
+    ck_assert_int_eq(rename(journal_file_path(j), path), 0);
+    journal_close(j);
+    ck_assert(is_there(".part"));
+    j = begin(false, "b");
+    ck_assert_uint_eq(journal_bytes(j), 0);
+    journal_close(j);
+    ck_assert(!is_there(".part") && is_there(""));
+}
+END_TEST
+
 START_TEST(foreign_folders)
 {
     static const char *const texts[] = {
@@ -280,6 +296,7 @@ static Suite *suite(void)
     tcase_add_checked_fixture(tc, setup, scratch_remove);
     tcase_add_test(tc, keeps_what_it_says);
     tcase_add_test(tc, nothing_kept_nothing_left);
+    tcase_add_test(tc, killed_at_the_end);
     tcase_add_test(tc, foreign_folders);
     tcase_add_loop_test(tc, goes_on_where_it_was, 0, 2 * N_METHODS);
     tcase_add_test(tc, what_is_there_is_compared);
