@@ -4,6 +4,7 @@
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -81,7 +82,19 @@ void test_skip(const char *what, const char *why)
 static struct totals {
     atomic_int next; /* suite */
     atomic_int checks, failures, errors, broken;
+    atomic_size_t n_said; /* bytes of failed */
+    char failed[1 << 16]; /* a line for each, printed last: the end of a log is what is looked at */
 } * totals;
+
+static void note_failed(TestResult *r)
+{
+    char line[512];
+    int n = snprintf(line, sizeof line, "failed: %s:%d: %s: %s\n", tr_lfile(r), tr_lno(r), tr_tcname(r),
+                     tr_msg(r));
+    size_t len = n < 0 ? 0 : strlen(line), at = atomic_fetch_add(&totals->n_said, len);
+    if (at + len < sizeof totals->failed)
+        memcpy(totals->failed + at, line, len);
+}
 
 static void count(SRunner *runner)
 {
@@ -90,8 +103,10 @@ static void count(SRunner *runner)
     atomic_fetch_add(&totals->checks, n);
     for (int i = 0; i < n; i++) {
         enum test_result r = (enum test_result)tr_rtype(results[i]);
-        if (r != CK_PASS)
-            atomic_fetch_add(r == CK_FAILURE ? &totals->failures : &totals->errors, 1);
+        if (r == CK_PASS)
+            continue;
+        atomic_fetch_add(r == CK_FAILURE ? &totals->failures : &totals->errors, 1);
+        note_failed(results[i]);
     }
     free(results);
 }
@@ -110,6 +125,7 @@ static int run_parallel(int n_jobs)
             SRunner *runner = srunner_create(suites[i]());
             srunner_run_all(runner, CK_ENV);
             count(runner);
+            (void)fflush(stdout);
             srunner_free(runner);
         }
         exit(EXIT_SUCCESS);
@@ -117,6 +133,7 @@ static int run_parallel(int n_jobs)
     for (int status; wait(&status) > 0;)
         if (!WIFEXITED(status) || WEXITSTATUS(status))
             atomic_store(&totals->broken, 1);
+    (void)fputs(totals->failed, stdout);
     if (atomic_load(&totals->broken))
         (void)printf("a process of the test run ended before its time\n");
     int checks = totals->checks, failures = totals->failures, errors = totals->errors;

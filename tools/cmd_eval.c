@@ -51,11 +51,6 @@ static int no_memory(char *err, size_t errlen)
     return -1;
 }
 
-static bool interrupted(void)
-{
-    return tool_interrupts() > 0;
-}
-
 /* ---- Prompts ------------------------------------------------------------------------------------------ */
 
 static enum eval_style style_of(const struct test *t, const struct item *it)
@@ -185,7 +180,7 @@ static int encode_all(struct test *t, char *err, size_t errlen)
     const struct eval_row **shots = calloc(t->dev.n + 1, sizeof(const struct eval_row *));
     int rc = shots ? 0 : no_memory(err, errlen);
     for (size_t i = 0; rc == 0 && i < t->n; i++)
-        rc = interrupted() ? -1 : encode_item(t, &t->item[i], shots, err, errlen);
+        rc = tool_interrupted() ? -1 : encode_item(t, &t->item[i], shots, err, errlen);
     free(shots);
     return rc;
 }
@@ -281,7 +276,7 @@ static int ask(struct test *t, char *err, size_t errlen)
                             .context = t->s.context,
                             .n_seqs = (int)(cache_capacity(t->s.cache) / t->s.n_ctx),
                             .n_ctx = t->s.n_ctx,
-                            .stop = interrupted};
+                            .stop = tool_interrupted};
     t->begin = machine_seconds();
     return t->style == EVAL_WRITTEN ? ask_written(t, &a, err, errlen) : ask_choices(t, &a, err, errlen);
 }
@@ -414,7 +409,7 @@ static int run(const struct eval_command *c)
     int code = EXIT_INTERRUPTED;
     if (rc == 0)
         code = print_results(&t);
-    else if (!interrupted())
+    else if (!tool_interrupted())
         code = tool_error("%s", err);
     test_free(&t);
     return code;

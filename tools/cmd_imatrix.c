@@ -18,11 +18,6 @@ struct imatrix_command {
     bool output, special;
 };
 
-static bool interrupted(void)
-{
-    return tool_interrupts() > 0;
-}
-
 static void progress(void *arg, int64_t n_done, int64_t n_chunks)
 {
     const double *begin = arg, seconds = machine_seconds() - *begin;
@@ -62,7 +57,7 @@ static int collect(const struct imatrix_command *c, struct imatrix *im, int64_t 
             .max_chunks = c->chunks,
             .n_parallel = model_needs_whole_prompt(s.model) ? 1 : (int)(cache_capacity(s.cache) / s.n_ctx),
             .output = c->output,
-            .stop = interrupted,
+            .stop = tool_interrupted,
             .progress = progress,
             .arg = &begin,
         };
@@ -96,7 +91,7 @@ static int run(const struct imatrix_command *c)
     imatrix_free(im);
     if (rc == 0)
         return EXIT_OK;
-    return interrupted() ? EXIT_INTERRUPTED : tool_error("%s", err);
+    return tool_interrupted() ? EXIT_INTERRUPTED : tool_error("%s", err);
 }
 
 int cmd_imatrix(int argc, char **argv)

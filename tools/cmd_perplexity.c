@@ -34,11 +34,6 @@ struct measurement {
     int64_t n_summed;
 };
 
-static bool interrupted(void)
-{
-    return tool_interrupts() > 0;
-}
-
 /* ---- The windows: of a text, or of a file of logits ------------------------------------------------- */
 
 static enum protocol protocol_of(const struct perplexity_command *c)
@@ -178,7 +173,7 @@ static int evaluate(const struct perplexity_command *c, struct measurement *m, c
         .out = m->out,
         .n_parallel = n_parallel,
         .n_threads = c->run.n_threads > c->run.n_threads_batch ? c->run.n_threads : c->run.n_threads_batch,
-        .stop = interrupted,
+        .stop = tool_interrupted,
         .progress = progress,
         .arg = m,
     };
@@ -317,7 +312,7 @@ static int run(const struct perplexity_command *c)
     int code = EXIT_INTERRUPTED;
     if (rc == 0)
         code = print_results(c, &m);
-    else if (!interrupted())
+    else if (!tool_interrupted())
         code = tool_error("%s", err);
     free(m.scores);
     logits_reader_close(m.in);

@@ -60,6 +60,20 @@ int corpus_read(struct corpus *c, const char *path, const struct tokenizer *t, b
     return rc;
 }
 
+int corpus_read_for(struct corpus *c, const char *path, const struct weights *w, int32_t *bos, char *err,
+                    size_t errlen)
+{
+    struct tokenizer *t;
+    *c = (struct corpus){.ids = NULL};
+    if (vocab_open(&t, w, err, errlen))
+        return -1;
+    if (bos)
+        *bos = tokenizer_adds_bos(t) ? tokenizer_bos(t) : -1;
+    int rc = corpus_read(c, path, t, false, err, errlen);
+    tokenizer_free(t);
+    return rc;
+}
+
 int corpus_is_same(const struct corpus *c, const struct tokenizer *t, char *err, size_t errlen)
 {
     int32_t *ids;

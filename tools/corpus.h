@@ -19,6 +19,10 @@ struct corpus {
  * control token is one. −1: no such file, empty, not UTF-8 (says at which byte). */
 int corpus_read(struct corpus *c, const char *path, const struct tokenizer *t, bool special, char *err,
                 size_t errlen);
+/* The same with the tokenizer of a model's file; *bos (may be NULL): what a window of the text begins with,
+ * −1: nothing. */
+int corpus_read_for(struct corpus *c, const char *path, const struct weights *w, int32_t *bos, char *err,
+                    size_t errlen);
 /* 1: tokenizer t gives the same ids, 0: others, −1: an error. */
 int corpus_is_same(const struct corpus *c, const struct tokenizer *t, char *err, size_t errlen);
 void corpus_free(struct corpus *c); /* a zeroed one is fine */

@@ -10,11 +10,6 @@
 #include <string.h>
 #include <unistd.h>
 
-static bool interrupted(void)
-{
-    return tool_interrupts() > 0;
-}
-
 static int save(const struct sensitivity *s, const char *path, char *err, size_t errlen)
 {
     size_t n;
@@ -40,28 +35,25 @@ static int measure(const char *path, const char *model, const char *file, int n_
                    size_t errlen)
 {
     struct weights *w;
-    struct tokenizer *t = NULL;
-    struct corpus text = {.ids = NULL};
+    struct corpus text;
+    int32_t bos;
     struct sensitivity *s = NULL;
     if (weights_open(&w, model, NULL, err, errlen))
         return -1;
-    int rc = vocab_open(&t, w, err, errlen);
-    if (rc == 0)
-        rc = corpus_read(&text, file, t, false, err, errlen);
+    int rc = corpus_read_for(&text, file, w, &bos, err, errlen);
     if (rc == 0) {
         const struct sensitivity_options o = {.ids = text.ids,
                                               .n_ids = (int64_t)text.n,
-                                              .bos = tokenizer_adds_bos(t) ? tokenizer_bos(t) : -1,
+                                              .bos = bos,
                                               .n_threads = n_threads,
                                               .ops = ops_cpu(isa_best()),
-                                              .stop = interrupted};
+                                              .stop = tool_interrupted};
         rc = sensitivity_open(&s, w, &o, err, errlen);
     }
     if (rc == 0)
         rc = save(s, path, err, errlen);
     sensitivity_close(s);
     corpus_free(&text);
-    tokenizer_free(t);
     weights_close(w);
     return rc ? -1 : 0;
 }

@@ -130,6 +130,11 @@ int tool_interrupts(void)
     return n_interrupts;
 }
 
+bool tool_interrupted(void)
+{
+    return tool_interrupts() > 0;
+}
+
 void tool_clear_interrupts(void)
 {
     n_interrupts = 0;

@@ -113,11 +113,6 @@ static void choose_context(struct session *s, const struct run_options *o)
     s->type_v = o->type_v >= 0 ? (enum qtype)o->type_v : usual;
 }
 
-static bool interrupted(void)
-{
-    return tool_interrupts() > 0;
-}
-
 static void note_line(bool important, const char *line)
 {
     tool_note(important ? NOTE_USUAL : NOTE_VERBOSE, "%s\n", line);
@@ -161,7 +156,7 @@ static int open_all(struct session *s, const char *path, const struct run_option
                                      .pack_cache = s->ops->on_host ? o->pack_cache : NULL,
                                      .pack_version = QUOLL_VERSION,
                                      .note = note_line,
-                                     .stop = interrupted};
+                                     .stop = tool_interrupted};
     if (model_load(&s->model, s->weights, &mo, err, errlen) != 0)
         return -1;
     s->config = model_config(s->model);
@@ -241,8 +236,8 @@ int session_eval_seqs(struct session *s, const int32_t *ids, const int32_t *seq,
     *logits = NULL;
     if (n == 0)
         return 0;
-    const struct batch b = {.n = (int)n, .id = ids, .seq = seq, .stop = interrupted};
-    if (interrupted())
+    const struct batch b = {.n = (int)n, .id = ids, .seq = seq, .stop = tool_interrupted};
+    if (tool_interrupted())
         return SESSION_STOPPED;
     int rc = context_eval(s->context, &b, logits, err, errlen);
     return rc == CONTEXT_STOPPED ? SESSION_STOPPED : rc;

@@ -59,6 +59,7 @@ int tool_finish(int code);
  * where one Ctrl-C only stops an answer, it ends the program. */
 void tool_catch_interrupts(void);
 int tool_interrupts(void);
+bool tool_interrupted(void); /* at least once: what batches and methods ask to know when to stop */
 void tool_clear_interrupts(void);
 
 /* The whole of a file ("-": stdin); *text is malloc'ed, NUL-terminated past *len. */

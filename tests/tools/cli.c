@@ -111,6 +111,32 @@ void cli_expect(struct cli c, int code, const char *text)
     cli_free(&c);
 }
 
+json_t *cli_json(const char *const *args)
+{
+    struct cli c = cli_run(NULL, args);
+    ck_assert_msg(c.code == 0, "%s", c.err);
+    json_t *r = json_loads(c.out, 0, NULL);
+    ck_assert_msg(json_is_object(r), "%s", c.out);
+    cli_free(&c);
+    return r;
+}
+
+double cli_number(const json_t *object, const char *key)
+{
+    const json_t *v = json_object_get(object, key);
+    ck_assert_msg(json_is_number(v), "no number '%s'", key);
+    return json_number_value(v);
+}
+
+void cli_write_text(const char *path)
+{
+    FILE *f = fopen(path, "w");
+    ck_assert_ptr_nonnull(f);
+    for (int i = 0; i < 60; i++)
+        fprintf(f, "Line %d: the %s of a town saw %d birds.\n", i * 7, i % 3 ? "mayor" : "baker", i * i);
+    fclose(f);
+}
+
 const char *cli_model(void)
 {
     static char path[1024];

@@ -2,6 +2,7 @@
 #ifndef QUOLL_TEST_CLI_H
 #define QUOLL_TEST_CLI_H
 
+#include <jansson.h>
 #include <stdbool.h>
 #include <stddef.h>
 
@@ -27,6 +28,13 @@ void cli_free(struct cli *c);
 /* Fails the test unless the code is this, and unless a failure (1 or 2) said one line on stderr that
  * begins "quoll: " and holds text. Frees c. */
 void cli_expect(struct cli c, int code, const char *text);
+
+/* The JSON object that a run that succeeds prints; and a number in it, which must be there. */
+json_t *cli_json(const char *const *args);
+double cli_number(const json_t *object, const char *key);
+
+/* Writes a text of some hundred tokens. */
+void cli_write_text(const char *path);
 
 /* The tiny model that the tests of commands run; NULL after saying that it was skipped. */
 const char *cli_model(void);

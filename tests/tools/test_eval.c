@@ -43,23 +43,7 @@ static void teardown(void)
     rmdir(folder);
 }
 
-static json_t *measure(const char *const *args)
-{
-    struct cli c = cli_run(NULL, args);
-    ck_assert_msg(c.code == 0, "%s", c.err);
-    json_t *r = json_loads(c.out, 0, NULL);
-    ck_assert_msg(json_is_object(r), "%s", c.out);
-    cli_free(&c);
-    return r;
-}
-#define MEASURE(...) measure((const char *const[]){"eval", __VA_ARGS__, "--json", NULL})
-
-static double number(const json_t *r, const char *key)
-{
-    const json_t *v = json_object_get(r, key);
-    ck_assert_msg(json_is_number(v), "no number '%s'", key);
-    return json_number_value(v);
-}
+#define MEASURE(...) cli_json((const char *const[]){"eval", __VA_ARGS__, "--json", NULL})
 
 /* The ids of a text; their number. */
 static int ids_of(const char *model, const char *text, int32_t *ids)
@@ -137,8 +121,8 @@ START_TEST(the_likeliest_choice_counts)
     }
     json_t *r = by_text ? MEASURE("-m", model, "-f", csv, "--limit", "4", "--normalise")
                         : MEASURE("-m", model, "-f", csv, "--limit", "4");
-    ck_assert_int_eq((int)number(r, "n"), 4);
-    ck_assert_int_eq((int)number(r, "n_right"), right);
+    ck_assert_int_eq((int)cli_number(r, "n"), 4);
+    ck_assert_int_eq((int)cli_number(r, "n_right"), right);
     json_decref(r);
 }
 END_TEST
@@ -151,11 +135,11 @@ START_TEST(how_it_runs_changes_nothing)
     json_t *a = MEASURE("-m", model, "-f", csv, "--dev", dev);
     json_t *b = MEASURE("-m", model, "-f", csv, "--dev", dev, "--parallel", "1", "-b", "16", "-t", "1");
     ck_assert(json_equal(a, b));
-    ck_assert_int_eq((int)number(a, "n"), N);
+    ck_assert_int_eq((int)cli_number(a, "n"), N);
     const json_t *law = json_object_get(json_object_get(a, "subjects"), "law");
-    ck_assert_int_eq((int)number(law, "n"), N);
+    ck_assert_int_eq((int)cli_number(law, "n"), N);
     /* Wilson's interval, from its definition: |p − x| = z sqrt(x (1 − x) / n) at both ends. */
-    const double p = number(a, "accuracy"), ends[] = {number(a, "ci_low"), number(a, "ci_high")};
+    const double p = cli_number(a, "accuracy"), ends[] = {cli_number(a, "ci_low"), cli_number(a, "ci_high")};
     for (int i = 0; i < 2; i++)
         ck_assert_double_eq_tol(fabs(p - ends[i]), 1.959964 * sqrt(ends[i] * (1 - ends[i]) / N), 1e-5);
     ck_assert(ends[0] <= p && p <= ends[1]);
@@ -170,7 +154,7 @@ START_TEST(written_answers_are_asked_for)
     if (!model)
         return;
     json_t *r = MEASURE("-m", model, "-f", written, "-n", "8");
-    ck_assert_int_eq((int)number(r, "n"), 3);
+    ck_assert_int_eq((int)cli_number(r, "n"), 3);
     json_decref(r);
     cli_expect(CLI(NULL, "eval", "-m", model, "-f", written, "-n", "4", "--dev", written, "--shots", "2"), 0,
                "Accuracy");

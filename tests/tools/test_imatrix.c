@@ -14,11 +14,7 @@ static void setup(void)
     (void)snprintf(text_path, sizeof text_path, "/tmp/quoll-text-%ld", (long)getpid());
     (void)snprintf(out_path, sizeof out_path, "/tmp/quoll-im-%ld.gguf", (long)getpid());
     (void)snprintf(other_path, sizeof other_path, "/tmp/quoll-im2-%ld.gguf", (long)getpid());
-    FILE *f = fopen(text_path, "w");
-    ck_assert_ptr_nonnull(f);
-    for (int i = 0; i < 60; i++)
-        fprintf(f, "Line %d: the %s of a town saw %d birds.\n", i * 7, i % 3 ? "mayor" : "baker", i * i);
-    fclose(f);
+    cli_write_text(text_path);
 }
 
 static void teardown(void)

@@ -18,11 +18,7 @@ static void setup(void)
 {
     (void)snprintf(text_path, sizeof text_path, "/tmp/quoll-text-%ld", (long)getpid());
     (void)snprintf(base_path, sizeof base_path, "/tmp/quoll-base-%ld", (long)getpid());
-    FILE *f = fopen(text_path, "w");
-    ck_assert_ptr_nonnull(f);
-    for (int i = 0; i < 60; i++)
-        fprintf(f, "Line %d: the %s of a town saw %d birds.\n", i * 7, i % 3 ? "mayor" : "baker", i * i);
-    fclose(f);
+    cli_write_text(text_path);
 }
 
 static void teardown(void)
@@ -40,23 +36,7 @@ static const char *other_model(void)
     return found ? path : NULL;
 }
 
-static json_t *measure(const char *const *args)
-{
-    struct cli c = cli_run(NULL, args);
-    ck_assert_msg(c.code == 0, "%s", c.err);
-    json_t *r = json_loads(c.out, 0, NULL);
-    ck_assert_msg(json_is_object(r), "%s", c.out);
-    cli_free(&c);
-    return r;
-}
-#define MEASURE(...) measure((const char *const[]){"perplexity", __VA_ARGS__, "--json", NULL})
-
-static double number(const json_t *r, const char *key)
-{
-    const json_t *v = json_object_get(r, key);
-    ck_assert_msg(json_is_number(v), "no number '%s'", key);
-    return json_number_value(v);
-}
+#define MEASURE(...) cli_json((const char *const[]){"perplexity", __VA_ARGS__, "--json", NULL})
 
 /* −ln p of the tokens of a window that `quoll logits` evaluates. */
 static void add_window(const char *model, const int32_t *ids, int n, int first, double *sum, int *count)
@@ -140,9 +120,9 @@ START_TEST(numbers_are_those_of_the_logits)
                                      "strided", "--stride", "15")
                            : MEASURE("-m", model, "-f", text_path, "-c", "40", "--chunks", "3", "--protocol",
                                      cases[i].name);
-        ck_assert_int_eq((int)number(r, "n_tokens"), count);
-        ck_assert_double_eq_tol(log(number(r, "ppl")), sum / count, 1e-6);
-        ck_assert(number(r, "ppl_se") > 0);
+        ck_assert_int_eq((int)cli_number(r, "n_tokens"), count);
+        ck_assert_double_eq_tol(log(cli_number(r, "ppl")), sum / count, 1e-6);
+        ck_assert(cli_number(r, "ppl_se") > 0);
         ck_assert_str_eq(json_string_value(json_object_get(r, "protocol")), cases[i].name);
         json_decref(r);
     }
@@ -185,21 +165,22 @@ START_TEST(bases_in_files_and_in_memory_agree)
     json_t *file = MEASURE("-m", model, "-f", text_path, "--base", base_path);
     json_t *no_text = MEASURE("-m", model, "--kl-divergence", "--kl-divergence-base", base_path);
     for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++) {
-        ck_assert_double_eq(number(file, keys[i]), number(no_text, keys[i]));
+        ck_assert_double_eq(cli_number(file, keys[i]), cli_number(no_text, keys[i]));
         /* The rows of this random model are flat: all but the text's own tokens are coded. */
-        ck_assert_double_eq_tol(number(file, keys[i]), number(memory, keys[i]),
-                                1e-4 + 0.02 * fabs(number(memory, keys[i])));
+        ck_assert_double_eq_tol(cli_number(file, keys[i]), cli_number(memory, keys[i]),
+                                1e-4 + 0.02 * fabs(cli_number(memory, keys[i])));
     }
-    ck_assert_double_eq_tol(number(memory, "ppl_base"), number(base, "ppl"), 1e-9);
-    ck_assert_double_eq_tol(number(memory, "ppl_ratio"), number(memory, "ppl") / number(memory, "ppl_base"),
-                            1e-9);
-    ck_assert(number(memory, "kl_mean") > 0 && number(memory, "kl_max") >= number(memory, "kl_p99"));
-    ck_assert(number(memory, "top1_same") > 50 && number(memory, "top1_same") <= 100);
+    ck_assert_double_eq_tol(cli_number(memory, "ppl_base"), cli_number(base, "ppl"), 1e-9);
+    ck_assert_double_eq_tol(cli_number(memory, "ppl_ratio"),
+                            cli_number(memory, "ppl") / cli_number(memory, "ppl_base"), 1e-9);
+    ck_assert(cli_number(memory, "kl_mean") > 0 &&
+              cli_number(memory, "kl_max") >= cli_number(memory, "kl_p99"));
+    ck_assert(cli_number(memory, "top1_same") > 50 && cli_number(memory, "top1_same") <= 100);
     json_t *self = MEASURE("-m", model, "-f", text_path, "-c", "32", "--against", model, "--chunks", "2");
-    ck_assert(number(self, "kl_max") == 0 && number(self, "top1_same") == 100 &&
-              number(self, "ppl_ratio") == 1);
+    ck_assert(cli_number(self, "kl_max") == 0 && cli_number(self, "top1_same") == 100 &&
+              cli_number(self, "ppl_ratio") == 1);
     json_t *few = MEASURE("-m", model, "--base", base_path, "--chunks", "1");
-    ck_assert_int_eq((int)number(few, "n_tokens"), 15);
+    ck_assert_int_eq((int)cli_number(few, "n_tokens"), 15);
     json_decref(base);
     json_decref(memory);
     json_decref(file);
