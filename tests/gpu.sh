@@ -35,7 +35,7 @@ note build $rc
 [ $rc = 0 ] || { tail -n 30 "$out/build.log"; exit 1; }
 nvidia-smi | tee "$out/nvidia-smi.txt" | head -n 15
 
-step 'Every operator and every golden model against the CPU, bit for bit'
+step 'Every operator and every golden model against the CPU: --exact to the bit, the default within rounding'
 export QUOLL_TEST_CUDA=1 QUOLL_BIN=$B/quoll CK_TIMEOUT_MULTIPLIER=4
 CK_RUN_SUITE='cuda operators' timeout 120 $B/run-tests-kernels 2>&1 | tail -n 20 | tee "$out/operators.txt"
 note operators "${PIPESTATUS[0]}"
@@ -53,9 +53,12 @@ note repeatable $?
 if command -v compute-sanitizer >/dev/null; then
     step 'compute-sanitizer'
     for tool in memcheck racecheck; do
-        CK_FORK=no CK_RUN_SUITE='cuda operators' CK_RUN_CASE=rows timeout 60 \
-            compute-sanitizer --tool $tool --error-exitcode 9 $B/run-tests-kernels >"$out/$tool.txt" 2>&1
-        note $tool $?
+        : >"$out/$tool.txt"
+        for tests in rows 'not exact'; do
+            CK_FORK=no CK_RUN_SUITE='cuda operators' CK_RUN_CASE=$tests timeout 60 \
+                compute-sanitizer --tool $tool --error-exitcode 9 $B/run-tests-kernels >>"$out/$tool.txt" 2>&1
+            note "$tool ($tests)" $?
+        done
         timeout 60 compute-sanitizer --tool $tool --error-exitcode 9 \
             $B/quoll run -q -m "$model" --device cuda -p Hello -n 3 --temp 0 >>"$out/$tool.txt" 2>&1
         note "$tool (a model)" $?
@@ -87,7 +90,10 @@ PYTHON
     [ "$SECONDS" -lt 460 ]
 }
 for t in q4_0 q4_k q8_0 f16; do
-    bench "llama2-7b-$t" --shape "llama2-7b:$t" -p 512 -n 64 -r 2 || break
+    bench "llama2-7b-$t" --shape "llama2-7b:$t" -p 512,4096 -b 4096 -n 64 -r 2 || break
+done
+for t in q4_k f16; do # what --exact costs
+    bench "llama2-7b-$t-exact" --shape "llama2-7b:$t" -p 512 -n 64 -r 1 --exact || break
 done
 bench llama3-8b-q4_0-batch --shape llama3-8b:q4_0 -p 0 -n 16 -d 512 --parallel 1,8,32,128 -r 1
 bench llama3-8b-32k --shape llama3-8b:q4_0 -p 0 -n 16 -d 32768 -r 1
