@@ -15,6 +15,13 @@ static const char library[] = "libquoll-cuda.so";
 typedef int version_fn(void);
 typedef const struct ops *open_fn(const struct cuda_host *host, int device, bool exact, char *err,
                                   size_t errlen);
+typedef int memory_fn(int device, size_t *free_bytes, size_t *total_bytes, char *err, size_t errlen);
+
+/* What the plug-in has. */
+struct plugin {
+    open_fn *open;
+    memory_fn *memory;
+};
 
 static const struct cuda_host cuda_host = {
     .types = qtypes,
@@ -66,13 +73,13 @@ static bool beside(char *path, size_t size)
     return access(path, R_OK) == 0;
 }
 
-/* The plug-in's open; NULL: err says what is wrong. Stays open for the rest of the process's life. */
-static open_fn *plugin(char *err, size_t errlen)
+/* NULL: err says what is wrong. Stays open for the rest of the process's life. */
+static const struct plugin *plugin(char *err, size_t errlen)
 {
-    static open_fn *open;
+    static struct plugin opened;
     char path[PATH_MAX];
-    if (open)
-        return open;
+    if (opened.open)
+        return &opened;
     void *lib = dlopen(beside(path, sizeof path) ? path : library, RTLD_NOW | RTLD_LOCAL);
     if (!lib) {
         const char *why = dlerror();
@@ -86,29 +93,37 @@ static open_fn *plugin(char *err, size_t errlen)
         return NULL;
     }
     version_fn *version = NULL;
-    open_fn *found = NULL;
+    struct plugin found = {NULL, NULL};
     /* POSIX's way of making a function of what dlsym gives. */
     *(void **)&version = dlsym(lib, "quoll_cuda_version");
-    *(void **)&found = dlsym(lib, "quoll_cuda_open");
-    if (!version || !found || version() != CUDA_PLUGIN_VERSION) {
+    *(void **)&found.open = dlsym(lib, "quoll_cuda_open");
+    *(void **)&found.memory = dlsym(lib, "quoll_cuda_memory");
+    if (!version || !found.open || !found.memory || version() != CUDA_PLUGIN_VERSION) {
         (void)dlclose(lib);
         (void)err_set(err, errlen, "%s: it belongs to another version of quoll", library);
         return NULL;
     }
-    return open = found;
+    opened = found;
+    return &opened;
 }
 
 const struct ops *ops_cuda(int device, bool exact, char *err, size_t errlen)
 {
-    open_fn *open = plugin(err, errlen);
-    return open ? open(&cuda_host, device, exact, err, errlen) : NULL;
+    const struct plugin *p = plugin(err, errlen);
+    return p ? p->open(&cuda_host, device, exact, err, errlen) : NULL;
+}
+
+int cuda_memory(int device, size_t *free_bytes, size_t *total_bytes, char *err, size_t errlen)
+{
+    const struct plugin *p = plugin(err, errlen);
+    return p ? p->memory(device, free_bytes, total_bytes, err, errlen) : -1;
 }
 
 int cuda_probe(char *err, size_t errlen)
 {
-    open_fn *open = plugin(err, errlen);
-    if (!open)
+    const struct plugin *p = plugin(err, errlen);
+    if (!p)
         return -1;
-    (void)open(&cuda_host, -1, false, err, errlen);
+    (void)p->open(&cuda_host, -1, false, err, errlen);
     return err[0] ? -1 : 0;
 }

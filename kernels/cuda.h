@@ -9,6 +9,8 @@
 /* The operators on a device (0 …). exact: to the CPU's bits for prompts, too (docs/gpu.md). Only one device
  * in a process's life. NULL: there is no plug-in, no driver, no such device, one too old: err says what. */
 const struct ops *ops_cuda(int device, bool exact, char *err, size_t errlen);
+/* Bytes of the device's memory: what is free now, and all. −1: it cannot be asked, err says why. */
+int cuda_memory(int device, size_t *free_bytes, size_t *total_bytes, char *err, size_t errlen);
 /* What plans need of them, which needs no GPU: buffers' sizes. */
 const struct ops *cuda_plan_ops(void);
 /* 0: there is a GPU that ops_cuda would take as device 0; −1: there is none, err says why. */
@@ -41,7 +43,7 @@ void cuda_unpack_chunk(uint8_t *dst, enum qtype type, const uint8_t *chunk, int 
 
 /* ---- Between the program and the plug-in --------------------------------------------------------- */
 
-enum { CUDA_PLUGIN_VERSION = 1 }; /* one more whenever anything that both know changes */
+enum { CUDA_PLUGIN_VERSION = 2 }; /* one more whenever anything that both know changes */
 
 /* What the plug-in needs of the program. */
 struct cuda_host {
@@ -54,10 +56,11 @@ struct cuda_host {
 
 const struct cuda_host *cuda_host_tables(void);
 
-/* The plug-in's two functions: quoll_cuda_version, and quoll_cuda_open, of which device −1 only asks whether
- * device 0 could be opened (NULL and an empty err: it could). */
+/* The plug-in's functions: quoll_cuda_open's device −1 only asks whether device 0 could be opened (NULL and
+ * an empty err: it could); quoll_cuda_memory is cuda_memory. */
 int quoll_cuda_version(void);
 const struct ops *quoll_cuda_open(const struct cuda_host *host, int device, bool exact, char *err,
                                   size_t errlen);
+int quoll_cuda_memory(int device, size_t *free_bytes, size_t *total_bytes, char *err, size_t errlen);
 
 #endif

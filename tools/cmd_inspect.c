@@ -172,6 +172,11 @@ static void print_plan(const struct plan *p)
                  mib(p->memory.kv_bytes), p->n_ctx, qtypes[p->type_k].name, qtypes[p->type_v].name);
     (void)printf("  %-16s %10.1f MiB  batches of %d\n", "scratch", mib(p->memory.scratch_bytes), p->n_batch);
     (void)printf("  %-16s %10.1f MiB\n", "together", mib(total));
+    if (p->on_gpu && p->why_unknown[0])
+        (void)printf("  %-16s %14s  %s\n", "the GPU's", "unknown", p->why_unknown);
+    else if (p->on_gpu)
+        (void)printf("  %-16s %10.1f MiB  free of %.1f: %s\n", "the GPU's", mib(p->gpu_free),
+                     mib(p->gpu_total), total <= p->gpu_free ? "it fits" : "it does not fit");
 }
 
 static void print_text_form(const struct inspection *in)

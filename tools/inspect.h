@@ -10,6 +10,9 @@ struct plan {
     int n_batch;
     enum qtype type_k, type_v;
     struct model_plan memory;
+    bool on_gpu;           /* a GPU was named: … */
+    char why_unknown[512]; /* "": … of its memory so many bytes are free, of all */
+    size_t gpu_free, gpu_total;
 };
 
 /* From hyper-parameters and the tensors' shapes alone. −1: the model is not whole, or its KV cache cannot

@@ -82,20 +82,27 @@ static json_t *tensor_json(const struct tensor *t)
                      count_json(t->offset), "file", t->file);
 }
 
-static json_t *plan_json(const struct plan *p)
-{
-    return json_pack("{s:I, s:i, s:s, s:s, s:o, s:o, s:o, s:o}", "n_ctx", (json_int_t)p->n_ctx, "n_batch",
-                     p->n_batch, "type_k", qtypes[p->type_k].name, "type_v", qtypes[p->type_v].name,
-                     "weight_bytes", count_json(p->memory.weight_bytes), "kv_bytes",
-                     count_json(p->memory.kv_bytes), "scratch_bytes", count_json(p->memory.scratch_bytes),
-                     "total_bytes",
-                     count_json(p->memory.weight_bytes + p->memory.kv_bytes + p->memory.scratch_bytes));
-}
-
 /* Adds a value to an object; −1 when either could not be made. */
 static int add(json_t *to, const char *key, json_t *value)
 {
     return value ? json_object_set_new(to, key, value) : -1;
+}
+
+static json_t *plan_json(const struct plan *p)
+{
+    json_t *o = json_pack("{s:I, s:i, s:s, s:s, s:o, s:o, s:o, s:o}", "n_ctx", (json_int_t)p->n_ctx,
+                          "n_batch", p->n_batch, "type_k", qtypes[p->type_k].name, "type_v",
+                          qtypes[p->type_v].name, "weight_bytes", count_json(p->memory.weight_bytes),
+                          "kv_bytes", count_json(p->memory.kv_bytes), "scratch_bytes",
+                          count_json(p->memory.scratch_bytes), "total_bytes",
+                          count_json(p->memory.weight_bytes + p->memory.kv_bytes + p->memory.scratch_bytes));
+    if (o && p->on_gpu && !p->why_unknown[0] &&
+        (add(o, "gpu_free_bytes", count_json(p->gpu_free)) ||
+         add(o, "gpu_total_bytes", count_json(p->gpu_total)))) {
+        json_decref(o);
+        return NULL;
+    }
+    return o;
 }
 
 static int add_model(json_t *o, const struct inspection *in)

@@ -16,6 +16,9 @@ int plan_memory(struct plan *p, const struct config *c, const struct weights *w,
         p->n_ctx = DEFAULT_CTX;
     const int n_seqs = o->n_seqs > 1 ? o->n_seqs : 1;
     p->n_batch = o->n_batch < p->n_ctx * n_seqs ? o->n_batch : (int)(p->n_ctx * n_seqs);
+    p->on_gpu = o->device >= 0;
+    if (p->on_gpu)
+        (void)cuda_memory(o->device, &p->gpu_free, &p->gpu_total, p->why_unknown, sizeof p->why_unknown);
     const struct model_options mo = {.ops = o->device >= 0 ? cuda_plan_ops() : ops_cpu(o->isa),
                                      .quantize = o->quantize};
     const struct cache_options co = {p->n_ctx * n_seqs, n_seqs, p->type_k, p->type_v, p->n_batch};

@@ -726,6 +726,17 @@ extern "C" int quoll_cuda_version(void)
     return CUDA_PLUGIN_VERSION;
 }
 
+extern "C" int quoll_cuda_memory(int device, size_t *free_bytes, size_t *total_bytes, char *err, size_t errlen)
+{
+    cudaError_t e = cudaSetDevice(device);
+    if (e == cudaSuccess)
+        e = cudaMemGetInfo(free_bytes, total_bytes);
+    if (e == cudaSuccess)
+        return 0;
+    (void)refuse(err, errlen, "CUDA: device %d: %s", device, cudaGetErrorString(e));
+    return -1;
+}
+
 extern "C" const struct ops *quoll_cuda_open(const struct cuda_host *h, int device, bool exact, char *err,
                                              size_t errlen)
 {

@@ -525,6 +525,25 @@ START_TEST(half_attention_is_close) /* loop over cases × pairings */
 }
 END_TEST
 
+START_TEST(memory_is_told)
+{
+    char err[512] = "";
+    size_t before = 0, after = 0, total = 0, same = 0;
+    if (cuda_is_real() || !open_both(0, true))
+        return;
+#ifndef QUOLL_NO_EXECUTOR
+    ck_assert_int_eq(quoll_cuda_memory(0, &before, &total, err, sizeof err), 0);
+    (void)to_gpu(NULL, 1 << 20);
+    ck_assert_int_eq(quoll_cuda_memory(0, &after, &same, err, sizeof err), 0);
+    ck_assert_int_eq((int)(before - after), 1 << 20);
+    ck_assert(total == same && before < total);
+    ck_assert_int_eq(quoll_cuda_memory(7, &after, &same, err, sizeof err), -1);
+    ck_assert_ptr_nonnull(strstr(err, "device 7"));
+#endif
+    close_both();
+}
+END_TEST
+
 static Suite *suite(void)
 {
     Suite *s = suite_create("cuda operators");
@@ -534,10 +553,17 @@ static Suite *suite(void)
     t = tcase_create("operators");
     tcase_set_timeout(t, 60);
     tcase_add_loop_test(t, linear_has_the_cpus_bits, 0, QTYPE_N_MATRIX * N_SHAPES);
+    tcase_add_loop_test(t, attention_has_the_cpus_bits, 0, 2 * N_ATTENTION);
+    suite_add_tcase(s, t);
+    t = tcase_create("rows");
+    tcase_set_timeout(t, 60);
+    tcase_add_loop_test(t, rows_have_the_cpus_bits, 0, 7);
+    tcase_add_test(t, memory_is_told);
+    suite_add_tcase(s, t);
+    t = tcase_create("not exact");
+    tcase_set_timeout(t, 60);
     tcase_add_loop_test(t, split_products_are_close, 0, QTYPE_N_MATRIX);
     tcase_add_loop_test(t, half_products_are_close, 0, 2 * N_HALF_SHAPES);
-    tcase_add_loop_test(t, rows_have_the_cpus_bits, 0, 7);
-    tcase_add_loop_test(t, attention_has_the_cpus_bits, 0, 2 * N_ATTENTION);
     tcase_add_loop_test(t, half_attention_is_close, 0, 2 * N_HALF_CASES);
     suite_add_tcase(s, t);
     return s;
