@@ -6,9 +6,11 @@
 #include "tools/quantize_target.h"
 #include "tools/tools.h"
 
+#include "lab/facts.h"
 #include "lab/gptq_folder.h"
 #include "lab/imatrix.h"
 #include "lab/quantize.h"
+#include "lab/rotate.h"
 #include "quant/err.h"
 
 #include <inttypes.h>
@@ -17,6 +19,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 /* How scales and codes are found. */
@@ -49,7 +52,11 @@ struct quantize_command {
     double damp;
     bool natural_order;
     int output_type, embedding_type, n_threads, log_level;
-    bool list, pure, dry_run, allow_nan, allow_requantize, leave_output;
+    bool list, pure, dry_run, allow_nan, allow_requantize, leave_output, rotate, resume;
+    const char *type; /* as it was typed; "": none */
+    struct journal *journal;
+    struct calibration calibration;
+    const struct weights *source; /* IN: its tokenizer reads texts, and is written */
 };
 
 /* ---- The command line ----------------------------------------------------------------------------- */
@@ -200,11 +207,6 @@ static void note_size(const struct quantize_step *s, size_t n)
               bytes_text(a, from), bytes_text(b, to), 8 * (double)to / weights);
 }
 
-static bool interrupted(void)
-{
-    return tool_interrupts() > 0;
-}
-
 /* A line on a terminal that is written again and again. */
 struct bar {
     double begin, shown;
@@ -283,10 +285,9 @@ static bool needs_calibration(const struct quantize_command *c)
 }
 
 /* What the method needs beside the weights; ids: malloc'ed, of the calibration text. */
-static int open_calibration(struct calibration *to, const struct quantize_command *c, const struct weights *w,
-                            char *err, size_t errlen)
+static int open_calibration(struct quantize_command *c, char *err, size_t errlen)
 {
-    struct tokenizer *t;
+    struct calibration *const to = &c->calibration;
     struct corpus text;
     struct config config;
     *to = (struct calibration){.solver = c->method->solver,
@@ -296,17 +297,15 @@ static int open_calibration(struct calibration *to, const struct quantize_comman
                                .seq_len = c->calib_ctx,
                                .n_threads = c->n_threads,
                                .ops = ops_cpu(isa_best()),
-                               .stop = interrupted};
+                               .stop = tool_interrupted};
     if (!c->method->text)
         return 0;
-    if (config_read(&config, w, err, errlen) || vocab_open(&t, w, err, errlen))
+    if (config_read(&config, c->source, err, errlen) ||
+        corpus_read_for(&text, c->calib, c->source, NULL, err, errlen))
         return -1;
     if (to->seq_len > config.max_seq_len)
         to->seq_len = config.max_seq_len;
-    int rc = corpus_read(&text, c->calib, t, false, err, errlen);
-    tokenizer_free(t);
-    if (rc)
-        return -1;
+    int rc = 0;
     if ((int64_t)text.n < to->seq_len) {
         rc = err_set(err, errlen, "%s: %zu tokens are too few, a sequence has %d (--calib-ctx)", c->calib,
                      text.n, to->seq_len);
@@ -344,6 +343,7 @@ static int measure_target(struct target **target, const struct quantize_command 
     struct bar bar = {machine_seconds(), 0, isatty(STDERR_FILENO) != 0};
     const struct target_options o = {
         .bpw = c->target_bpw,
+        .source = c->source,
         .calib = c->calib,
         .types = c->target_types,
         .n_probe = c->target_tokens,
@@ -364,7 +364,6 @@ static int measure_target(struct target **target, const struct quantize_command 
 static int quantize_gguf(const struct quantize_command *c, struct weights *w, const struct mix *mix,
                          const char *out, const struct importance *importance, char *err, size_t errlen)
 {
-    struct calibration calibration = {.ids = NULL};
     struct target *target = NULL;
     struct quantize *q = NULL;
     int rc = 0;
@@ -373,8 +372,6 @@ static int quantize_gguf(const struct quantize_command *c, struct weights *w, co
         if (rc == 0 && c->method->imatrix)
             importance = target_importance(target);
     }
-    if (rc == 0)
-        rc = open_calibration(&calibration, c, w, err, errlen);
     const struct quantize_options options = {
         .mix = mix,
         .pure = c->pure,
@@ -387,16 +384,16 @@ static int quantize_gguf(const struct quantize_command *c, struct weights *w, co
         .n_lora = c->lora.n,
         .n_threads = c->n_threads,
         .allow_nan = c->allow_nan,
-        .calibration = needs_calibration(c) ? &calibration : NULL,
+        .calibration = needs_calibration(c) ? &c->calibration : NULL,
+        .journal = c->journal,
     };
     if (rc == 0)
         rc = quantize_open(&q, w, &options, err, errlen);
     if (rc == 0 && target)
         rc = target_apply(target, q, err, errlen);
     if (rc == 0)
-        rc = quantize_as_planned(c, q, w, out, target, mix_name(mix), err, errlen);
+        rc = quantize_as_planned(c, q, c->source, out, target, mix_name(mix), err, errlen);
     quantize_close(q);
-    free((int32_t *)calibration.ids);
     target_close(target);
     return rc;
 }
@@ -412,38 +409,104 @@ static int quantize_folder(const struct quantize_command *c, struct weights *w,
                            const struct importance *importance, char *err, size_t errlen)
 {
     struct bar bar = {machine_seconds(), 0, isatty(STDERR_FILENO) != 0};
-    struct calibration calibration;
-    if (open_calibration(&calibration, c, w, err, errlen))
-        return -1;
     const struct gptq_folder_options options = {
         .type = type,
+        .source = c->source,
         .importance = importance,
-        .calibration = needs_calibration(c) ? &calibration : NULL,
+        .calibration = needs_calibration(c) ? &c->calibration : NULL,
+        .journal = c->journal,
         .n_threads = c->n_threads,
+        .allow_nan = c->allow_nan,
         .progress = show_progress,
         .extras = write_extras,
         .arg = &bar,
     };
     int rc = gptq_folder_write(out, w, &options, err, errlen);
     clear_progress(&bar);
-    free((int32_t *)calibration.ids);
     if (rc == 0)
         tool_note(NOTE_USUAL, "%s: written in %.1f s\n", out, machine_seconds() - bar.begin);
     return rc;
 }
 
-static int quantize_model(const struct quantize_command *c, const char *in, const char *out,
-                          const struct mix *mix, const struct gptq_folder_type *folder, char *err,
-                          size_t errlen)
+static bool show_rotation(void *arg, const char *tensor, double fraction)
 {
-    struct weights *w;
+    show_bar(arg, tensor, fraction);
+    return tool_interrupts() == 0;
+}
+
+/* The rotated model, beside OUT until it is open. */
+static int open_rotated(struct weights **out, const struct quantize_command *c, const char *beside, char *err,
+                        size_t errlen)
+{
+    struct bar bar = {machine_seconds(), 0, isatty(STDERR_FILENO) != 0};
+    const struct rotate_options o = {c->n_threads, show_rotation, &bar};
+    bool untied;
+    char *path;
+    if (asprintf(&path, "%s.rotated.tmp", beside) < 0)
+        return err_set(err, errlen, "out of memory");
+    int rc = rotate_open(out, path, c->source, &o, &untied, err, errlen);
+    clear_progress(&bar);
+    if (rc == 0)
+        tool_note(NOTE_USUAL, "rotated in %.1f s%s\n", machine_seconds() - bar.begin,
+                  untied ? "; the output matrix, which was the embedding, is now a tensor of its own" : "");
+    free(path);
+    return rc;
+}
+
+/* What is kept of the output while it is made, and what an earlier run left of it. A device or a pipe cannot
+ * be gone on with. */
+static int open_journal(struct quantize_command *c, const char *out, bool folder,
+                        const struct importance *importance, char *err, size_t errlen)
+{
+    struct stat st;
+    if (!folder && stat(out, &st) == 0 && !S_ISREG(st.st_mode))
+        return 0;
+    if (journal_open(&c->journal, out, "quoll " QUOLL_VERSION, c->resume, err, errlen))
+        return -1;
+    json_t *facts = quantize_facts(c->source, needs_calibration(c) ? &c->calibration : NULL, importance,
+                                   c->lora.item, c->lora.n);
+    if (facts) {
+        (void)json_object_set_new(facts, "type", json_string(c->type));
+        (void)json_object_set_new(facts, "--rotate", json_boolean(c->rotate));
+        (void)json_object_set_new(facts, "--pure", json_boolean(c->pure));
+        (void)json_object_set_new(facts, "--target-bpw", json_real(c->target_bpw));
+        (void)json_object_set_new(facts, "--calib", json_string(c->calib ? c->calib : ""));
+    }
+    if (journal_begin(c->journal, facts, folder ? "model.safetensors" : "model.gguf", err, errlen))
+        return -1;
+    if (journal_bytes(c->journal) > 0)
+        tool_note(NOTE_USUAL, "goes on behind %.1f MB in %s\n", (double)journal_bytes(c->journal) / 1e6,
+                  journal_folder(c->journal));
+    else if (c->resume)
+        tool_note(NOTE_USUAL, "nothing to resume: begins anew\n");
+    return 0;
+}
+
+static int quantize_model(struct quantize_command *c, const char *in, const char *out, const struct mix *mix,
+                          const struct gptq_folder_type *folder, char *err, size_t errlen)
+{
+    struct weights *w, *rotated = NULL;
     struct importance *importance = NULL;
     if (c->imatrix && importance_read(&importance, c->imatrix, err, errlen))
         return -1;
     int rc = weights_open(&w, in, NULL, err, errlen);
+    c->source = w;
     if (rc == 0)
-        rc = folder ? quantize_folder(c, w, folder, out, importance, err, errlen)
-                    : quantize_gguf(c, w, mix, out, importance, err, errlen);
+        rc = open_calibration(c, err, errlen);
+    if (rc == 0 && !c->dry_run)
+        rc = open_journal(c, out, folder != NULL, importance, err, errlen);
+    if (rc == 0 && c->rotate)
+        rc = open_rotated(&rotated, c, out, err, errlen);
+    struct weights *const model = rotated ? rotated : w;
+    if (rc == 0)
+        rc = folder ? quantize_folder(c, model, folder, out, importance, err, errlen)
+                    : quantize_gguf(c, model, mix, out, importance, err, errlen);
+    if (rc && c->journal && journal_bytes(c->journal) > 0)
+        tool_note(NOTE_USUAL, "%s keeps what is done: the same command with --resume goes on with it\n",
+                  journal_folder(c->journal));
+    journal_close(c->journal);
+    free((int32_t *)c->calibration.ids);
+    weights_close(rotated);
     weights_close(w);
     importance_free(importance);
     return rc;
@@ -453,6 +516,25 @@ static bool ends_in_gguf(const char *path)
 {
     size_t n = strlen(path);
     return n > 5 && strcasecmp(path + n - 5, ".gguf") == 0;
+}
+
+static int check_rotate(const struct quantize_command *c, size_t n_paths)
+{
+    if (!c->rotate)
+        return 0;
+    if (c->imatrix)
+        return usage_error(
+            "quantize: an imatrix of the model as it is says nothing of the rotated one: write "
+            "that with `quoll quantize IN ROTATED.gguf f32 --rotate`, measure and quantise it "
+            "without --rotate");
+    if (c->lora.n)
+        return usage_error("quantize: --rotate takes no --lora: merge it first with `quoll convert --lora`");
+    if (c->allow_nan)
+        return usage_error("quantize: --rotate takes no --allow-nan: one NaN would be everywhere");
+    if (n_paths != 2)
+        return usage_error("quantize: --rotate needs OUT even in a dry run: the rotated model lies beside it "
+                           "meanwhile");
+    return 0;
 }
 
 /* The method's options agree: 0, or an exit code after saying what does not. */
@@ -476,6 +558,9 @@ static int check_method(struct quantize_command *c)
         return usage_error("quantize: --target-types and --target-tokens belong to --target-bpw");
     if (c->target_types && target_check_types(c->target_types))
         return EXIT_USAGE;
+    if (c->allow_nan && needs_calibration(c))
+        return usage_error("quantize: --method %s takes no --allow-nan: one NaN would be everywhere",
+                           c->method->name);
     if (c->method->text != (c->calib != NULL) && !target)
         return usage_error("quantize: --method %s %s", c->method->name,
                            c->calib ? "takes no --calib" : "needs --calib TEXT");
@@ -504,6 +589,7 @@ static int run(struct quantize_command *c, const char *const *args, size_t n_arg
     if (n_paths != 2 && !(c->dry_run && n_paths == 1))
         return usage_error("quantize: IN, OUT and TYPE are needed; see `quoll quantize --help`");
     const char *in = args[0], *out = args[1], *type = last;
+    c->type = named ? type : "";
     const struct mix *mix = named ? mix_by_name(type) : nearest_mix(c->target_bpw);
     const struct gptq_folder_type *folder = gptq_folder_type_by_name(type);
     if (!mix && !folder)
@@ -518,6 +604,8 @@ static int run(struct quantize_command *c, const char *const *args, size_t n_arg
                            "single tensors",
                            type);
     int code = check_method(c);
+    if (code == 0)
+        code = check_rotate(c, n_paths);
     if (code)
         return code;
     if (c->leave_output)
@@ -567,6 +655,10 @@ int cmd_quantize(int argc, char **argv)
         OPTION_NUMBER_ROW("damp", 0, &c.damp, 1e-6, 1, "F",
                           "gptq: added to the diagonal, times its mean (default 0.01)"),
         OPTION_FLAG_ROW("no-act-order", 0, &c.natural_order, "gptq: columns in their order, not by size"),
+        OPTION_FLAG_ROW(
+            "rotate", 0, &c.rotate,
+            "rotate residual stream and heads first, so that no weight stands out (Ashkboos et al. "
+            "2024); with every method and type"),
         OPTION_STRING_ROW("imatrix", 0, &c.imatrix, "FILE",
                           "importances of the matrices' columns, from `quoll imatrix` or llama-imatrix"),
         OPTION_CALL_ROW("tensor-type", 0, &c, add_rule, "PATTERN=TYPE",
@@ -578,6 +670,8 @@ int cmd_quantize(int argc, char **argv)
         OPTION_FLAG_ROW("pure", 0, &c.pure, "all matrices get the same type"),
         OPTION_FLAG_ROW("dry-run", 0, &c.dry_run, "only say what would become what, and the size"),
         OPTION_FLAG_ROW("allow-nan", 0, &c.allow_nan, "quantise values that are not finite too, to NaN"),
+        OPTION_FLAG_ROW("resume", 0, &c.resume,
+                        "go on with OUT.part, which the same command left when it was interrupted"),
         OPTION_FLAG_ROW("leave-output-tensor", 0, &c.leave_output, "output.weight becomes f16"),
         OPTION_CALL_ROW("lora", 0, &c.lora, lora_append, "PATH[:SCALE]",
                         "merge a PEFT adapter into the matrices first, repeatable"),

@@ -67,21 +67,11 @@ int target_check_types(const char *names)
     return usage_error("quantize: --target-types: '%.*s' is no type that a matrix can be given", len, bad);
 }
 
-static bool interrupted(void)
-{
-    return tool_interrupts() > 0;
-}
-
 static int measure(struct target *t, struct weights *w, char *err, size_t errlen)
 {
-    struct tokenizer *tokenizer;
     struct corpus text;
-    if (vocab_open(&tokenizer, w, err, errlen))
-        return -1;
-    const int32_t bos = tokenizer_adds_bos(tokenizer) ? tokenizer_bos(tokenizer) : -1;
-    int rc = corpus_read(&text, t->o.calib, tokenizer, false, err, errlen);
-    tokenizer_free(tokenizer);
-    if (rc)
+    int32_t bos;
+    if (corpus_read_for(&text, t->o.calib, t->o.source, &bos, err, errlen))
         return -1;
     const struct sensitivity_options so = {
         .ids = text.ids,
@@ -95,11 +85,11 @@ static int measure(struct target *t, struct weights *w, char *err, size_t errlen
         .n_lora = t->o.lora->n,
         .n_threads = t->o.n_threads,
         .ops = ops_cpu(isa_best()),
-        .stop = interrupted,
+        .stop = tool_interrupted,
         .progress = t->o.progress,
         .arg = t->o.arg,
     };
-    rc = sensitivity_open(&t->sensitivity, w, &so, err, errlen);
+    int rc = sensitivity_open(&t->sensitivity, w, &so, err, errlen);
     if (rc > 0 && errlen)
         err[0] = 0;
     corpus_free(&text);

@@ -6,8 +6,9 @@
 #include "tools/options.h"
 
 struct target_options {
-    double bpw;        /* bits per weight that the model may have, all tensors counted */
-    const char *calib; /* the text's path */
+    double bpw;                   /* bits per weight that the model may have, all tensors counted */
+    const char *calib;            /* the text's path */
+    const struct weights *source; /* whose tokenizer reads it */
     const char *types; /* names with commas between: what may be chosen; NULL: all that can be written */
     int64_t n_probe;   /* tokens every matrix is tried on; 0: sensitivity.h's default */
     const struct importance *importance; /* NULL: from the text */
