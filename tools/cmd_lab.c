@@ -214,6 +214,7 @@ static int measure(struct lab_command *c, json_t *cell, const char *type, const 
         return -1;
     const char *file = is_base ? c->model : c->cell_path;
     if (!is_base && c->cell_errors) {
+        (void)json_object_set_new(cell, "weight_error", json_real(lab_errors_rms(c->cell_errors)));
         (void)json_object_set_new(cell, "errors", c->cell_errors);
         c->cell_errors = NULL;
     }

@@ -91,6 +91,8 @@ const char *lab_colour(size_t i);
 /* lab/errors.h of a quantised model against the one it was made of: an array of {name, n, rms, max, bins};
  * NULL: an error, or interrupted. */
 json_t *lab_errors(const char *model, const char *made, int n_threads, char *err, size_t errlen);
+/* The root mean square of them all. */
+double lab_errors_rms(const json_t *errors);
 /* Histograms of such cells ("errors"): a panel per role of matrix, a line per cell; or of one, a line of
  * colours per layer. SVG as above. */
 char *lab_errors_svg(const json_t *const *cell, const char *const *name, size_t n);

@@ -45,6 +45,21 @@ json_t *lab_errors(const char *model, const char *made, int n_threads, char *err
     return all;
 }
 
+double lab_errors_rms(const json_t *errors)
+{
+    double sum = 0, n = 0;
+    size_t i;
+    json_t *tensor;
+    json_array_foreach(errors, i, tensor)
+    {
+        const double rms = json_number_value(json_object_get(tensor, "rms")),
+                     weights = json_number_value(json_object_get(tensor, "n"));
+        sum += weights * rms * rms;
+        n += weights;
+    }
+    return n > 0 ? sqrt(sum / n) : 0;
+}
+
 /* ---- Drawing -------------------------------------------------------------------------------------- */
 
 /* The shares of a cell's tensors: of all tensors of a role together, and of each layer's. */
@@ -125,21 +140,23 @@ static double position(int bin)
 
 enum { WIDTH = 860, COLS = 4 };
 
-static int n_lines(int n_panels)
-{
-    return (n_panels + COLS - 1) / COLS;
-}
-
 /* Panels of so many pixels (with a title and a scale) in lines of COLS. */
 static void begin_panels(FILE *f, int n, int pixels)
 {
-    const int lines = n_lines(n), height = lines * pixels;
+    const int lines = (n + COLS - 1) / COLS, height = lines * pixels;
     lab_svg_begin(f, "", WIDTH, height);
     (void)fprintf(f,
                   "set multiplot layout %d,%d margins 0.06,0.99,%.4f,%.4f spacing 0.045,%.4f\nset xrange "
-                  "[-4.2:1]\nset xtics ('0.001' -3, '0.01' -2, '0.1' -1, '1' 0) font ',10'\n"
+                  "[-4.2:1.4]\nset xtics ('0.001' -3, '0.01' -2, '0.1' -1, '1' 0) font ',10'\n"
                   "set ytics font ',10'\nset title offset 0,-0.7 font ',11'\nset grid lc rgb '#dddddd'\n",
                   lines, COLS, 30.0 / height, 1 - 30.0 / height, 64.0 / height);
+}
+
+static void put_title(FILE *f, const char *role)
+{
+    (void)fputs("set title ", f);
+    lab_put_quoted(f, role);
+    (void)fputs("\n", f);
 }
 
 static void put_line(FILE *f, const struct shares *s, const char *role, size_t i)
@@ -151,7 +168,7 @@ static void put_line(FILE *f, const struct shares *s, const char *role, size_t i
     (void)fputs("NaN NaN\nEOD\n", f); /* where a cell has no such matrices */
 }
 
-/* A panel per role, a line per cell; the last panel has their names. */
+/* A panel per role, a line per cell; the first panel has their names. */
 char *lab_errors_svg(const json_t *const *cell, const char *const *name, size_t n)
 {
     struct shares *s = calloc(n + 1, sizeof *s), all = {.n_roles = 0};
@@ -162,23 +179,20 @@ char *lab_errors_svg(const json_t *const *cell, const char *const *name, size_t 
     FILE *f = s && good == n && all.n_roles > 0 ? tmpfile() : NULL;
     char *svg = NULL;
     if (f) {
-        begin_panels(f, all.n_roles + 1, 190);
-        (void)fputs("unset key\nset yrange [0:*]\nset ytics 10 format '%h %%'\n", f);
-        for (int r = 0; r <= all.n_roles; r++) {
-            const bool names = r == all.n_roles;
-            (void)fprintf(f, "set title '%s' noenhanced\n", names ? "" : all.role[r]);
+        begin_panels(f, all.n_roles, 190);
+        (void)fputs("set yrange [0:*]\nset ytics 10 format '%h %%'\n"
+                    "set key right top samplen 0.8 spacing 0.9 font ',9'\n",
+                    f);
+        for (int r = 0; r < all.n_roles; r++) {
+            put_title(f, all.role[r]);
             for (size_t i = 0; i < n; i++)
-                put_line(f, &s[i], names ? "" : all.role[r], i);
-            if (names)
-                (void)fputs("unset border\nunset tics\nunset grid\nset yrange [0:1]\n"
-                            "set key at graph 1,1 right samplen 2 spacing 1 font ',11'\n",
-                            f);
+                put_line(f, &s[i], all.role[r], i);
             for (size_t i = 0; i < n; i++) {
                 (void)fprintf(f, "%s$d%zu using 1:2 with lines lw 1.6 lc rgb '%s' title ", i ? ", " : "plot ",
                               i, lab_colour(i));
                 lab_put_quoted(f, name[i]);
             }
-            (void)fputs("\n", f);
+            (void)fputs("\nunset key\n", f);
         }
         (void)fputs("unset multiplot\n", f);
         svg = lab_svg_end(f);
@@ -204,13 +218,14 @@ char *lab_layer_errors_svg(const json_t *cell)
         begin_panels(f, n_roles, 94 + 4 * s.n_layers);
         (void)fprintf(
             f,
-            "unset key\nunset colorbox\nset yrange [%d.5:-0.5]\nset cbrange [0:0.25]\n"
+            "unset key\nunset colorbox\nset ytics %d\nset yrange [%d.5:-0.5]\nset cbrange [0:0.25]\n"
             "set palette defined (0 '#ffffff', 1 '#deebf7', 3 '#6baed6', 6 '#08519c', 10 '#08224c')\n",
-            s.n_layers - 1);
+            (s.n_layers + 5) / 6, s.n_layers - 1);
         for (int r = 0; r < s.n_roles; r++) {
             if (!s.is_in_layers[r])
                 continue;
-            (void)fprintf(f, "set title '%s'\n$d << EOD\n", s.role[r]);
+            put_title(f, s.role[r]);
+            (void)fputs("$d << EOD\n", f);
             for (int l = 0; l < s.n_layers; l++)
                 for (int b = 0; b < ERRORS_BINS; b++)
                     if (s.layer[l][r][0] >= 0)

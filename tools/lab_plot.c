@@ -24,7 +24,9 @@ void lab_put_quoted(FILE *f, const char *s)
     for (; *s; s++) {
         if (*s == '"' || *s == '\\')
             (void)fputc('\\', f);
-        if (*s >= ' ' || *s < 0)
+        if (*s == '`') /* what is between two of these would be run */
+            (void)fputc('\'', f);
+        else if (*s >= ' ' || *s < 0)
             (void)fputc(*s, f);
     }
     (void)fputc('"', f);

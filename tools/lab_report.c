@@ -129,10 +129,10 @@ static int write_json(const struct lab_store *s, const struct cells *c, const ch
     return close_file(f, path, err, errlen);
 }
 
-static const char *const columns[] = {"bits_per_weight", "tensor_bytes", "ppl",     "ppl_se",
-                                      "ppl_ratio",       "kl_mean",      "kl_se",   "kl_median",
-                                      "kl_p99",          "kl_max",       "dp_mean", "dp_rms",
-                                      "top1_same",       "pp_ts",        "tg_ts",   "quantize_seconds"};
+static const char *const columns[] = {"bits_per_weight",  "tensor_bytes", "ppl",       "ppl_se", "ppl_ratio",
+                                      "kl_mean",          "kl_se",        "kl_median", "kl_p99", "kl_max",
+                                      "dp_mean",          "dp_rms",       "top1_same", "pp_ts",  "tg_ts",
+                                      "quantize_seconds", "weight_error"};
 enum { N_COLUMNS = sizeof columns / sizeof columns[0] };
 
 static int write_csv(const struct cells *c, const char *dir, char *err, size_t errlen)
@@ -322,9 +322,9 @@ static void put_memory_plot(FILE *f, const struct cells *c)
             "What loading and running takes, by context length (quoll inspect --plan).");
 }
 
-/* KL by one key against another, the third one fixed at its first value (kv), or any method. */
-static void put_heat(FILE *f, const struct cells *c, const char *rows, const char *cols, const char *title,
-                     const char *caption)
+/* A number by one key against another, the third one fixed at its first value (kv), or any method. */
+static void put_heat(FILE *f, const struct cells *c, const char *rows, const char *cols, const char *number,
+                     const char *title, const char *caption)
 {
     const char **row = calloc(c->n + 1, sizeof *row), **col = calloc(c->n + 1, sizeof *col);
     double *value = calloc(c->n * c->n + 1, sizeof *value);
@@ -343,7 +343,7 @@ static void put_heat(FILE *f, const struct cells *c, const char *rows, const cha
                     double *v = &value[r * n_cols + k];
                     if (strcmp(text_of(cell, rows), row[r]) == 0 &&
                         strcmp(text_of(cell, cols), col[k]) == 0 && is_good(cell) && isnan(*v))
-                        *v = number_of(cell, "kl_mean");
+                        *v = number_of(cell, number);
                 }
         }
         put_svg(f, lab_heat_svg(title, n_rows, n_cols, value, row, col), caption);
@@ -431,20 +431,26 @@ static void put_errors(FILE *f, const struct cells *c)
     }
     if (n > 0) {
         (void)fputs(
-            "<h2>Errors of the weights</h2>\n<p>The error of a weight, |w&prime; &minus; w|, is given "
-            "in units of its tensor's root mean square; what is smaller than 0.0001 counts as that. "
-            "Method: ",
+            "<h2>Errors of the weights</h2>\n<p>The error of a weight, |w&prime; &minus; w|, is given in "
+            "units of its tensor's root mean square; what is smaller than 0.0001 counts as that. "
+            "Methods that look at inputs give up closeness of the weights for closeness of the "
+            "products; AWQ's weights are scaled, and cannot be compared.</p>\n",
             f);
-        put_text(f, method);
-        (void)fputs(".</p>\n", f);
-        put_svg(f, lab_errors_svg(cell, name, n),
-                "Share of the weights by the size of their error (half octaves), all layers' together.");
+        put_heat(f, c, "type", "method", "weight_error", "Error of the weights by type and method",
+                 "Root mean square over all quantised weights.");
+        char caption[200];
+        (void)snprintf(
+            caption, sizeof caption,
+            "Share of the weights by the size of their error (half octaves), all layers' together, "
+            "by %s.",
+            method);
+        put_svg(f, lab_errors_svg(cell, name, n), caption);
         for (size_t i = 0; i < n; i++) {
-            char caption[160];
-            (void)snprintf(caption, sizeof caption,
-                           "%s: a histogram per tensor, the first layer on top; the darker, the more of its "
-                           "weights.",
-                           name[i]);
+            (void)snprintf(
+                caption, sizeof caption,
+                "%s by %s: a histogram per tensor, the first layer on top; the darker, the more of "
+                "its weights.",
+                name[i], method);
             put_svg(f, lab_layer_errors_svg(cell[i]), caption);
         }
     }
@@ -599,13 +605,13 @@ static int write_page(const struct lab_store *s, const struct cells *c, const ch
     put_plot(f, c, "kl_mean", "Divergence against size", "mean KL, nats", true, true,
              "Mean KL divergence from the model as it is; lower and further left is better.");
     put_plot(f, c, "ppl", "Perplexity against size", "perplexity", false, false, "Perplexity of the text.");
-    put_heat(f, c, "type", "method", "Mean KL by type and method",
+    put_heat(f, c, "type", "method", "kl_mean", "Mean KL by type and method",
              "Mean KL of every type with every method.");
     put_sensitivity(f, dir);
     put_errors(f, c);
     (void)fputs("<h2>KV cache</h2>\n", f);
     put_heat(
-        f, c, "type", "kv", "Mean KL by type and KV cache",
+        f, c, "type", "kv", "kl_mean", "Mean KL by type and KV cache",
         "What quantised keys and values add (of the first method), against the model with an F16 cache.");
     put_memory_plot(f, c);
     if (c->n && !isnan(number_of(c->v[0], "tg_ts"))) {

@@ -140,6 +140,7 @@ START_TEST(whole_run)
         const json_t *errors = json_object_get(cell, "errors");
         const bool quantised = good && f16 && strcmp(type, "base") != 0;
         ck_assert_int_eq(errors != NULL, quantised);
+        ck_assert(!quantised || json_number_value(json_object_get(cell, "weight_error")) > 0);
         if (quantised) {
             const json_t *first = json_array_get(errors, 0);
             double sum = 0;
@@ -162,7 +163,7 @@ START_TEST(whole_run)
     cli_expect(CLI_SHELL(script, ""), 0, "Which one to take");
     cli_expect(CLI_SHELL(script, ""), 0, "no such method");
     cli_expect(CLI_SHELL(script, ""), 0, "Errors of the weights");
-    cli_expect(CLI_SHELL(script, ""), 0, "q4_0: a histogram per tensor");
+    cli_expect(CLI_SHELL(script, ""), 0, "q4_0 by rtn: a histogram per tensor");
     (void)snprintf(script, sizeof script, "cd %s/r; echo *.part *.gguf", copy);
     cli_expect(CLI_SHELL(script, ""), 0, "*.part *.gguf\n");
     lab_remove(copy);
