@@ -331,9 +331,10 @@ static uint64_t tensor_bytes(const struct weights *w)
 static int keep_layers(struct model *m, struct binding *b, size_t *n, const struct model_options *opt)
 {
     struct config *c = &m->config;
-    const int first = opt->first_layer, end = first + opt->n_layers;
+    const int first = opt->first_layer;
     if (first < 0 || opt->n_layers < 1 || opt->n_layers > c->n_layers || first > c->n_layers - opt->n_layers)
         return -1;
+    const int end = first + opt->n_layers;
     size_t kept = 0;
     for (size_t i = 0; i < *n; i++) {
         const bool in_layer = b[i].layer >= first && b[i].layer < end;
@@ -397,8 +398,8 @@ int model_load(struct model **out, struct weights *w, const struct model_options
     if (bind_tensors(&b, &n, w, &m->config, (enum qtype)opt->quantize, err, errlen))
         goto failed;
     if (opt->n_layers && keep_layers(m, b, &n, opt)) {
-        (void)err_set(err, errlen, "%s: layers %d … %d are not all there", weights_path(w), opt->first_layer,
-                      opt->first_layer + opt->n_layers - 1);
+        (void)err_set(err, errlen, "%s: %d layers from layer %d on are not all there", weights_path(w),
+                      opt->n_layers, opt->first_layer);
         goto failed;
     }
     if (alloc_layers(m) || load_vectors(m, b, n) || order_prefix(m) || load_orders(m, b, n))
