@@ -242,11 +242,26 @@ static void cuda_packed_release(struct packed *p)
     *p = {};
 }
 
+/* Whether any of n BF16 weights is beyond the largest half float. */
+static bool has_wide(const uint8_t *w, int64_t n)
+{
+    enum { TOO_LARGE = 0x4780 /* 65,536 */ };
+    bool wide = false;
+    for (int64_t i = 0; i < n; i++) {
+        uint16_t bits; /* a file's tensors lie anywhere */
+        memcpy(&bits, w + 2 * i, sizeof bits);
+        wide |= (bits & 0x7fff) >= TOO_LARGE;
+    }
+    return wide;
+}
+
 /* Some tiles at a time, whole: rows past the last stay zero. */
 static void cuda_pack(struct packed *p, int64_t row0, int64_t n_rows, const void *src)
 {
     const int64_t row_bytes = type_bytes(p->type, p->cols);
     const int64_t at_once = p->tile_bytes < STAGE_BYTES ? STAGE_BYTES / p->tile_bytes : 1;
+    if (p->type == QTYPE_BF16 && has_wide((const uint8_t *)src, n_rows * p->cols))
+        __atomic_store_n(&cuda.has_wide_bfloats, true, __ATOMIC_RELAXED); /* other threads pack, too */
     for (int64_t row = row0; row < row0 + n_rows && !cuda.error[0]; row += at_once * TILE_ROWS) {
         const int64_t left = row0 + n_rows - row, rows = left < at_once * TILE_ROWS ? left : at_once * TILE_ROWS;
         const int64_t n_tiles = (rows + TILE_ROWS - 1) / TILE_ROWS;

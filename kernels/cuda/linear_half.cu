@@ -8,7 +8,7 @@
  * padded with zeros to 32. A power of two for each token keeps its halves in range.
  *
  * BF16 weights become half floats in registers, after they were copied, so that activations keep 11 bits: exact
- * for weights between 2^-14 and 65504, and finer than 2^-24 below.
+ * for weights between 2^-14 and 65504, and to 2^-25 below. A model that has larger ones goes without.
  *
  * A block of threads has some tiles of rows and of tokens, 32 columns at a time; the next ones are copied to
  * shared memory meanwhile (cp.async). */
@@ -216,7 +216,8 @@ __global__ void __launch_bounds__(SHAPE::N_THREADS, SHAPE::BLOCKS_PER_SM) linear
 
 bool cuda_half_takes(const struct packed *w, int n_tokens)
 {
-    return n_tokens > FEW_TOKENS && (w->type == QTYPE_F16 || w->type == QTYPE_BF16) && w->cols % PIECE == 0;
+    return n_tokens > FEW_TOKENS && w->cols % PIECE == 0 &&
+           (w->type == QTYPE_F16 || (w->type == QTYPE_BF16 && !cuda.has_wide_bfloats));
 }
 
 template <typename SHAPE> static int64_t token_blocks(const struct linear_work *a)

@@ -15,6 +15,7 @@ struct cuda_state {
     int device, n_sms, max_shared;
     int capability; /* 10 · major + minor */
     bool exact;
+    bool has_wide_bfloats; /* BF16 weights that half floats do not reach have been packed */
     bool overlaps; /* kernels begin before the one before has ended */
     cudaStream_t stream;
     char error[256]; /* "": none */

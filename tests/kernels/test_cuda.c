@@ -316,6 +316,42 @@ START_TEST(half_products_are_close) /* loop over F16, BF16 × shapes */
 }
 END_TEST
 
+/* One weight beyond half floats: the exact kernels. */
+START_TEST(wide_bfloats_stay_finite)
+{
+    enum { ROWS = 20, COLS = 64, TOKENS = 12, N = ROWS * TOKENS };
+    uint16_t w[ROWS * COLS];
+    if (!open_both(_i, false))
+        return;
+    float *x = random_row(1, TOKENS * COLS), *want = calloc(N, sizeof *want);
+    float *gx = to_gpu(x, TOKENS * COLS * sizeof *x), *got = to_gpu(NULL, N * sizeof *want);
+    for (int i = 0; i < ROWS * COLS; i++)
+        w[i] = f32_to_bf16(x[i % COLS]);
+    w[77] = f32_to_bf16(-1e30f);
+    struct packed host, device;
+    ck_assert_int_eq(cpu->packed_alloc(&host, QTYPE_BF16, ROWS, COLS), 0);
+    ck_assert_int_eq(gpu->packed_alloc(&device, QTYPE_BF16, ROWS, COLS), 0);
+    cpu->pack(&host, 0, ROWS, w);
+    gpu->pack(&device, 0, ROWS, w);
+    const size_t scratch_bytes = cpu->scratch_bytes(TOKENS, COLS);
+    struct linear_args a = {.x = x, .n_tokens = TOKENS, .n_parts = 1, .compute = COMPUTE_FAST};
+    a.scratch = cpu->alloc(scratch_bytes);
+    a.part[0] = (struct linear_part){.w = &host, .out = want};
+    on_cpu(linear, &a);
+    cpu->release(a.scratch, scratch_bytes);
+    a.x = gx;
+    a.scratch = to_gpu(NULL, gpu->scratch_bytes(TOKENS, COLS));
+    a.part[0] = (struct linear_part){.w = &device, .out = got};
+    gpu->linear(NULL, &a);
+    check_floats(want, got, N, "a weight of -1e30");
+    cpu->packed_release(&host);
+    gpu->packed_release(&device);
+    close_both();
+    free(x);
+    free(want);
+}
+END_TEST
+
 /* ---- Rows --------------------------------------------------------------------------------------- */
 
 static void norm(struct worker *w, const void *a)
@@ -564,6 +600,7 @@ static Suite *suite(void)
     tcase_set_timeout(t, 60);
     tcase_add_loop_test(t, split_products_are_close, 0, QTYPE_N_MATRIX);
     tcase_add_loop_test(t, half_products_are_close, 0, 2 * N_HALF_SHAPES);
+    tcase_add_test(t, wide_bfloats_stay_finite);
     tcase_add_loop_test(t, half_attention_is_close, 0, 2 * N_HALF_CASES);
     suite_add_tcase(s, t);
     return s;
