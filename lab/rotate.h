@@ -18,7 +18,7 @@ struct rotate_options {
     void *arg;
 };
 
-/* Writes the rotated model as a GGUF of F32, without vocabulary where w has none as GGUFs do. A model whose
+/* Writes the rotated model as a GGUF of F32, with a vocabulary only if w is a GGUF. A model whose
  * output matrix is its embedding gets one of its own, for the two are no longer the same: *untied (may be
  * NULL) says so. In memory are a few MiB, or one matrix that adds to the residual stream. The file does not
  * depend on the number of threads. −1 leaves no file: an architecture that a rotation would change, a value
