@@ -657,8 +657,8 @@ int cmd_quantize(int argc, char **argv)
         OPTION_FLAG_ROW("no-act-order", 0, &c.natural_order, "gptq: columns in their order, not by size"),
         OPTION_FLAG_ROW(
             "rotate", 0, &c.rotate,
-            "rotate residual stream and heads first, so that no weight stands out (Ashkboos et al. "
-            "2024); with every method and type"),
+            "rotate residual stream and heads first, so that no weight stands out (QuaRot); with every "
+            "method, of most use where a whole row shares a scale"),
         OPTION_STRING_ROW("imatrix", 0, &c.imatrix, "FILE",
                           "importances of the matrices' columns, from `quoll imatrix` or llama-imatrix"),
         OPTION_CALL_ROW("tensor-type", 0, &c, add_rule, "PATTERN=TYPE",
